@@ -68,7 +68,7 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with Airflow's schema, made once for each session; copy it, don't change it."""
     folder = tmp_path_factory.mktemp("migrated")
     database = folder / "airflow.db"
-    subprocess.run(  # noqa: S603 - fixed arguments
+    subprocess.run(
         [sys.executable, "-m", "airflow", "db", "migrate"],
         env={
             **os.environ,

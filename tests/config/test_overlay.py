@@ -143,10 +143,11 @@ def test_the_first_command_does_not_freeze_upstreams_defaults(tmp_path):
 def test_an_api_server_gets_several_workers_only_when_they_share_their_secrets(tmp_path):
     code = CORE + "; print(conf.get('api', 'workers'))"
     role = {"TRADEWIND_ROLE": "api-server"}
-    secrets = {"AIRFLOW__API__SECRET_KEY": "one", "AIRFLOW__API_AUTH__JWT_SECRET": "two"}
+    page = {"AIRFLOW__API__SECRET_KEY": "one"}
+    secrets = {**page, "AIRFLOW__API_AUTH__JWT_SECRET": "two"}
     alone = run(tmp_path, "-c", code, **role).stdout.split()[-1]
     shared = run(tmp_path, "-c", code, **role, **secrets).stdout.split()[-1]
-    one_missing = run(tmp_path, "-c", code, **role, AIRFLOW__API__SECRET_KEY="one").stdout.split()[-1]
+    one_missing = run(tmp_path, "-c", code, **role, **page).stdout.split()[-1]
     code = "from tradewind.config.resources import detect; r = detect(); print(r.cpu, r.memory_mb)"
     cpu, memory_mb = run(tmp_path, "-c", code).stdout.split()
     assert (alone, one_missing) == ("1", "1")
@@ -158,7 +159,9 @@ def test_doctor_finds_stock_airflows_file_repairs_it_and_is_content(tmp_path):
     path = tmp_path / "airflow.cfg"
     frozen = path.read_text()
     assert "\nparallelism = 32\n" in frozen
-    path.write_text(frozen.replace("\nload_examples = False\n", "\n").replace("\nparallelism = 32\n", "\nparallelism = 6\n"))
+    path.write_text(
+        frozen.replace("\nload_examples = False\n", "\n").replace("\nparallelism = 32\n", "\nparallelism = 6\n")
+    )
 
     (finding,) = json.loads(airflow(tmp_path, "tradewind-config", "doctor", "-o", "json", expect=1).stdout)
     assert (finding["id"], finding["severity"]) == ("frozen-airflow-cfg", "warning")

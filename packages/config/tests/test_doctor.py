@@ -4,12 +4,15 @@ from __future__ import annotations
 import stat
 from configparser import ConfigParser
 from io import StringIO
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tradewind.config import doctor
 from tradewind.config.exceptions import TradewindConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")

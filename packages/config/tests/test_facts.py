@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tradewind.config import roles
 from tradewind.config.exceptions import FactsError

@@ -4,7 +4,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tradewind.config.facts import PROFILES, Facts
 from tradewind.config.profiles import KEYS, compute, executor_names, inputs

@@ -111,9 +111,7 @@ def test_unlimited_v1_groups_fall_back_to_affinity_and_the_machine(tmp_path):
             "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
         },
     )
-    assert detect(root, affinity=2) == Resources(
-        2.0, 24683108 * 1024, "cpu: CPU affinity; memory: machine memory"
-    )
+    assert detect(root, affinity=2) == Resources(2.0, 24683108 * 1024, "cpu: CPU affinity; memory: machine memory")
 
 
 def test_a_limit_that_makes_no_sense_is_left_out_with_a_warning_that_names_the_file(tmp_path, caplog):
@@ -149,9 +147,7 @@ def run_detect(*prefix: str) -> dict[str, float]:
         "import json; from tradewind.config.resources import detect; r = detect(); "
         "print(json.dumps({'cpu': r.cpu, 'memory': r.memory_bytes}))"
     )
-    done = subprocess.run(
-        [*prefix, sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([*prefix, sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     return json.loads(done.stdout)
 
 
@@ -160,7 +156,7 @@ def test_this_machines_affinity_is_respected():
     cpu = min(os.sched_getaffinity(0))
     found = run_detect("taskset", "--cpu-list", str(cpu))
     assert found["cpu"] <= 1
-    assert 0 < found["memory"]
+    assert found["memory"] > 0
 
 
 def limited_group(limit: int) -> tuple[list[Path], list[Path]]:

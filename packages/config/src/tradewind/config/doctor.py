@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from configparser import ConfigParser, Error as ConfigParserError
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tradewind.config import overlay
 from tradewind.config.exceptions import FactsError, TradewindConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["SEVERITIES", "Finding", "examine", "frozen_options", "repair_frozen"]
 
@@ -44,7 +46,7 @@ class Finding:
     fix: str
 
 
-def examine(parser: Any, airflow_cfg: Path) -> list[Finding]:  # noqa: ANN401 - Airflow's conf is untyped
+def examine(parser: Any, airflow_cfg: Path) -> list[Finding]:
     """Look for everything that keeps the defaults from working.
 
     Args:
@@ -54,7 +56,7 @@ def examine(parser: Any, airflow_cfg: Path) -> list[Finding]:  # noqa: ANN401 - 
     return [*_declared(parser), *_frozen(parser, airflow_cfg)]
 
 
-def _declared(parser: Any) -> Iterator[Finding]:  # noqa: ANN401 - see examine
+def _declared(parser: Any) -> Iterator[Finding]:
     try:
         on = overlay.enabled()
     except FactsError as error:
@@ -82,7 +84,7 @@ def _declared(parser: Any) -> Iterator[Finding]:  # noqa: ANN401 - see examine
         yield Finding("setting-withheld", "info", f"{section}.{key}", reason, "set them in every component alike")
 
 
-def _frozen(parser: Any, airflow_cfg: Path) -> Iterator[Finding]:  # noqa: ANN401 - see examine
+def _frozen(parser: Any, airflow_cfg: Path) -> Iterator[Finding]:
     frozen = frozen_options(parser, airflow_cfg)
     if len(frozen) < _FROZEN_FROM:
         return
@@ -98,7 +100,7 @@ def _frozen(parser: Any, airflow_cfg: Path) -> Iterator[Finding]:  # noqa: ANN40
     )
 
 
-def frozen_options(parser: Any, airflow_cfg: Path) -> set[tuple[str, str]]:  # noqa: ANN401 - see examine
+def frozen_options(parser: Any, airflow_cfg: Path) -> set[tuple[str, str]]:
     """Options of a configuration file that say what Airflow's default says.
 
     Args:
@@ -128,7 +130,7 @@ def _same(value: str, default: object) -> bool:
     return default is not None and value.split() == str(default).split()
 
 
-def repair_frozen(parser: Any, airflow_cfg: Path) -> tuple[int, Path]:  # noqa: ANN401 - see examine
+def repair_frozen(parser: Any, airflow_cfg: Path) -> tuple[int, Path]:
     """Comment out the options that equal Airflow's default; every other line stays as it is.
 
     Args:
@@ -142,16 +144,19 @@ def repair_frozen(parser: Any, airflow_cfg: Path) -> tuple[int, Path]:  # noqa: 
         TradewindConfigError: The file can't be read or written; it is then unchanged.
     """
     frozen = frozen_options(parser, airflow_cfg)
+    backup = airflow_cfg.with_name(f"{airflow_cfg.name}.{time.strftime('%Y%m%dT%H%M%S')}.bak")
+    new = airflow_cfg.with_name(f".{airflow_cfg.name}.{os.getpid()}.new")
     try:
         lines = airflow_cfg.read_text(encoding="utf-8").splitlines(keepends=True)
-        repaired = "".join(_commented(lines, frozen))
-        backup = airflow_cfg.with_name(f"{airflow_cfg.name}.{time.strftime('%Y%m%dT%H%M%S')}.bak")
         shutil.copy2(airflow_cfg, backup)
-        descriptor, name = tempfile.mkstemp(dir=airflow_cfg.parent, prefix=f".{airflow_cfg.name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(repaired)
-        shutil.copystat(airflow_cfg, name)
-        Path(name).replace(airflow_cfg)
+        try:
+            # The file may hold secrets: never readable by others, not even before copystat.
+            new.touch(mode=0o600)
+            new.write_text("".join(_commented(lines, frozen)), encoding="utf-8")
+            shutil.copystat(airflow_cfg, new)
+            new.replace(airflow_cfg)
+        finally:
+            new.unlink(missing_ok=True)
     except OSError as error:
         raise TradewindConfigError(f"{airflow_cfg} can't be repaired: {error}") from error
     return len(frozen), backup
@@ -166,6 +171,4 @@ def _commented(lines: list[str], frozen: set[tuple[str, str]]) -> Iterator[str]:
         elif text and not text.startswith(("#", ";")) and not line[0].isspace():
             key = text.replace(":", "=").partition("=")[0].strip().lower()
             inside = (section, key) in frozen
-        elif not text:
-            inside = inside and False
         yield f"# {line}" if inside and text and not text.startswith("#") else line

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors of tradewind.config.
 
-    TradewindConfigError
-    ├── FactsError          a TRADEWIND_* variable or tradewind.yaml is malformed
-    └── OverlayError        this Airflow does not offer what the overlay extends
+TradewindConfigError
+├── FactsError          a TRADEWIND_* variable or tradewind.yaml is malformed
+└── OverlayError        this Airflow does not offer what the overlay extends
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Explanation:
     reason: str
 
 
-def explain(parser: Any, only: str | None = None) -> list[Explanation]:  # noqa: ANN401 - Airflow's conf is untyped
+def explain(parser: Any, only: str | None = None) -> list[Explanation]:
     """Explain every setting that tradewind tunes, or one setting of any kind.
 
     Args:
@@ -58,7 +58,7 @@ def explain(parser: Any, only: str | None = None) -> list[Explanation]:  # noqa:
     return [_explain_one(parser, known, *key) for key in keys]
 
 
-def _explain_one(parser: Any, known: overlay.Snapshot, section: str, key: str) -> Explanation:  # noqa: ANN401
+def _explain_one(parser: Any, known: overlay.Snapshot, section: str, key: str) -> Explanation:
     setting = known.settings.get((section, key))
     value, source = overlay.source_of(parser, section, key)
     upstream = parser.get_default_value(section, key)

@@ -118,7 +118,7 @@ def install() -> None:
         _warn(str(error))
 
 
-def snapshot(parser: Any) -> Snapshot:  # noqa: ANN401 - Airflow's two parsers share no importable type
+def snapshot(parser: Any) -> Snapshot:
     """Compute the settings of this process, or return what was computed.
 
     Args:
@@ -132,7 +132,7 @@ def snapshot(parser: Any) -> Snapshot:  # noqa: ANN401 - Airflow's two parsers s
         return _Process.snapshot
 
 
-def source_of(parser: Any, section: str, key: str) -> tuple[str | None, str]:  # noqa: ANN401 - see snapshot
+def source_of(parser: Any, section: str, key: str) -> tuple[str | None, str]:
     """Tell a setting's effective value and where it comes from.
 
     Args:
@@ -156,8 +156,9 @@ def _warn(problem: str) -> None:
             log.warning("tradewind-config leaves Airflow's own defaults in place: %s", problem)
 
 
-def _compute(parser: Any) -> Snapshot:  # noqa: ANN401 - see snapshot
-    from tradewind.config import facts as declared, profiles, resources, roles
+def _compute(parser: Any) -> Snapshot:
+    from tradewind.config import facts as declared
+    from tradewind.config import profiles, resources, roles
 
     role, executor = "cli", ""
     try:
@@ -180,7 +181,7 @@ def _compute(parser: Any) -> Snapshot:  # noqa: ANN401 - see snapshot
     return Snapshot(settings, machine, role, executor, facts, withheld=withheld)
 
 
-def _unshared_secrets(parser: Any) -> list[str]:  # noqa: ANN401 - see snapshot
+def _unshared_secrets(parser: Any) -> list[str]:
     """Secrets that every api-server process would invent for itself; looks, but runs no command for them."""
     signing = ("api_auth", "jwt_secret"), ("api_auth", "jwt_private_key_path")
     missing = []
@@ -191,7 +192,7 @@ def _unshared_secrets(parser: Any) -> list[str]:  # noqa: ANN401 - see snapshot
     return missing
 
 
-def _is_configured(parser: Any, section: str, key: str) -> bool:  # noqa: ANN401 - see snapshot
+def _is_configured(parser: Any, section: str, key: str) -> bool:
     names = [(section, key)]
     if (section, key) in parser.deprecated_options:
         names.append(parser.deprecated_options[section, key][:2])
@@ -207,13 +208,13 @@ def _is_configured(parser: Any, section: str, key: str) -> bool:  # noqa: ANN401
     return False
 
 
-def _found(parser: Any, section: str, key: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - see snapshot
+def _found(parser: Any, section: str, key: str) -> Iterator[tuple[str, Any]]:
     """Walk the look-up sequence as `AirflowConfigParser.get` does; yields (method, value) where one is found."""
     with parser.suppress_future_warnings():
-        section, key, deprecated_section, deprecated_key, _ = parser._resolve_deprecated_lookup(  # noqa: SLF001
+        section, key, deprecated_section, deprecated_key, _ = parser._resolve_deprecated_lookup(
             section=section, key=key, lookup_from_deprecated=True
         )
-        for method in parser._lookup_sequence:  # noqa: SLF001 - what the overlay extends
+        for method in parser._lookup_sequence:
             value = method(
                 deprecated_key=deprecated_key,
                 deprecated_section=deprecated_section,
@@ -225,12 +226,12 @@ def _found(parser: Any, section: str, key: str) -> Iterator[tuple[str, Any]]:  #
                 yield getattr(method, "__name__", type(method).__name__), value
 
 
-def _is_users(parser: Any, section: str, key: str) -> bool:  # noqa: ANN401 - see snapshot
+def _is_users(parser: Any, section: str, key: str) -> bool:
     """Tell whether the user set this option, under its present or its former name."""
     return source_of(parser, section, key)[1] != SOURCE
 
 
-def _extend(parser_class: Any, not_found: object) -> None:  # noqa: ANN401 - see snapshot
+def _extend(parser_class: Any, not_found: object) -> None:
     """Extend one AirflowConfigParser class.
 
     Raises:
@@ -246,17 +247,17 @@ def _extend(parser_class: Any, not_found: object) -> None:  # noqa: ANN401 - see
             f"{parser_class.__module__}.AirflowConfigParser has no {', '.join(missing)}; this tradewind-config "
             "supports Airflow >=3.3,<3.4"
         )
-    lookup_sequence: Callable[[Any], list[Callable[..., Any]]] = parser_class._lookup_sequence.fget  # noqa: SLF001
-    sources_for_as_dict = parser_class._config_sources_for_as_dict.fget  # noqa: SLF001 - see module docstring
-    getsection, write_value = parser_class.getsection, parser_class._write_value  # noqa: SLF001 - see below
+    lookup_sequence: Callable[[Any], list[Callable[..., Any]]] = parser_class._lookup_sequence.fget
+    sources_for_as_dict = parser_class._config_sources_for_as_dict.fget
+    getsection, write_value = parser_class.getsection, parser_class._write_value
 
-    def _get_tradewind_default(self: Any, *, key: str, section: str, **_: Any) -> Any:  # noqa: ANN401
+    def _get_tradewind_default(self: Any, *, key: str, section: str, **_: Any) -> Any:
         if (section, key) not in KEYS:
             return not_found
         setting = snapshot(self).settings.get((section, key))
         return not_found if setting is None else setting.as_config()
 
-    def _lookup_sequence(self: Any) -> list[Callable[..., Any]]:  # noqa: ANN401 - see snapshot
+    def _lookup_sequence(self: Any) -> list[Callable[..., Any]]:
         sequence = lookup_sequence(self)
         names = [getattr(method, "__name__", "") for method in sequence]
         if "_get_option_from_defaults" in names:
@@ -265,7 +266,7 @@ def _extend(parser_class: Any, not_found: object) -> None:  # noqa: ANN401 - see
             sequence.insert(names.index("_get_option_from_defaults"), ours)
         return sequence
 
-    def _config_sources_for_as_dict(self: Any) -> list[tuple[str, ConfigParser]]:  # noqa: ANN401 - see snapshot
+    def _config_sources_for_as_dict(self: Any) -> list[tuple[str, ConfigParser]]:
         sources: list[tuple[str, ConfigParser]] = sources_for_as_dict(self)
         shown = ConfigParser(interpolation=None)
         for (section, key), setting in snapshot(self).settings.items():
@@ -280,7 +281,7 @@ def _extend(parser_class: Any, not_found: object) -> None:  # noqa: ANN401 - see
         sources.insert(names.index("default") + 1 if "default" in names else 0, (SOURCE, shown))
         return sources
 
-    def _getsection(self: Any, section: str, team_name: str | None = None) -> Any:  # noqa: ANN401 - see snapshot
+    def _getsection(self: Any, section: str, team_name: str | None = None) -> Any:
         result = getsection(self, section, team_name)
         if result is not None:
             for (its_section, key), setting in snapshot(self).settings.items():
@@ -288,9 +289,9 @@ def _extend(parser_class: Any, not_found: object) -> None:  # noqa: ANN401 - see
                     result[key] = setting.value
         return result
 
-    def _write_value(  # noqa: PLR0913 - Airflow's signature
-        self: Any,  # noqa: ANN401 - see snapshot
-        file: Any,  # noqa: ANN401 - see snapshot
+    def _write_value(  # noqa: PLR0913, PLR0917 - Airflow's signature
+        self: Any,
+        file: Any,
         option: str,
         comment_out_everything: bool,
         needs_separation: bool,
@@ -317,8 +318,8 @@ def _extend(parser_class: Any, not_found: object) -> None:  # noqa: ANN401 - see
             show_values=show_values,
         )
 
-    parser_class._lookup_sequence = property(_lookup_sequence)  # noqa: SLF001 - see module docstring
-    parser_class._config_sources_for_as_dict = property(_config_sources_for_as_dict)  # noqa: SLF001
+    parser_class._lookup_sequence = property(_lookup_sequence)
+    parser_class._config_sources_for_as_dict = property(_config_sources_for_as_dict)
     parser_class.getsection = _getsection
-    parser_class._write_value = _write_value  # noqa: SLF001 - see there
+    parser_class._write_value = _write_value
     setattr(parser_class, _EXTENDED, True)

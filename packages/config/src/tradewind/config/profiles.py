@@ -301,6 +301,7 @@ _RULES: tuple[tuple[Key, _Rule], ...] = (
     ),
 )
 
+
 def inputs(resources: Resources, facts: Facts, profile: str = "balanced") -> dict[str, Number]:
     """The values of the names that stand in the formulas.
 
