@@ -247,11 +247,11 @@ class Airflow:
         # Orphans of the components are ours too: we are their subreaper.
         left = psutil.Process().children(recursive=True)
         _, left = psutil.wait_procs(left, timeout=max(0.0, end - time.monotonic()))
-        for process in left:
+        for orphan in left:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+                orphan.kill()
         psutil.wait_procs(left, timeout=STOP_SECONDS - KILL_AFTER_SECONDS)
-        return [process.pid for process in left]
+        return [orphan.pid for orphan in left]
 
 
 def database_revision(database: Path) -> str | None:
@@ -409,10 +409,11 @@ def flights_result(home: Path) -> list[tuple[Any, ...]]:
     import duckdb
 
     with duckdb.connect(str(home / "data" / "flights" / "flights.duckdb"), read_only=True) as connection:
-        return connection.execute(
+        rows: list[tuple[Any, ...]] = connection.execute(
             "SELECT airline, flights, departure_delay_minutes, arrival_delay_minutes, late_percent "
             "FROM delays_by_airline ORDER BY arrival_delay_minutes DESC"
         ).fetchall()
+    return rows
 
 
 def show_flights(console: Console, rows: list[tuple[Any, ...]]) -> None:

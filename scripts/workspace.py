@@ -3,7 +3,7 @@
 
 A component is a folder `packages/<name>/` with a `pyproject.toml`. Everything that has to name the
 components (hatch sources, the component matrix, PYTHONPATH, mypy's path, import-linter's contracts,
-the README's tables) lies between two markers and is written from that list:
+the README's tables, the table of settings) lies between two markers and is written from that list:
 
     python scripts/workspace.py sync           # rewrite the generated blocks
     python scripts/workspace.py sync --check   # exit 1 and name each file that is out of date
@@ -61,7 +61,8 @@ class Component:
 
 def load_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def read_component(folder: Path) -> Component:
@@ -161,6 +162,22 @@ def _compatibility_table(root: Path) -> str:
     return "\n".join(rows)
 
 
+def _settings_table(root: Path) -> str:
+    sys.path.insert(0, str(root / "packages" / "config" / "src"))
+    try:
+        from tradewind.config.profiles import RULES
+    finally:
+        sys.path.pop(0)
+    rows = ["| setting | upstream | ours | applies to | why |", "|---|---|---|---|---|"]
+    for rule in RULES:
+        conditions = [", ".join(sorted(rule.roles)), ", ".join(sorted(rule.executors))]
+        if rule.high_availability_only:
+            conditions.append("profile `ha`")
+        applies = "; ".join(condition for condition in conditions if condition) or "everything"
+        rows.append(f"| `{'.'.join(rule.key)}` | {rule.upstream} | `{rule.formula}` | {applies} | {rule.reason} |")
+    return "\n".join(rows)
+
+
 def render(root: Path = ROOT) -> dict[Path, str]:
     """What every file with generated blocks should contain.
 
@@ -189,6 +206,7 @@ def render(root: Path = ROOT) -> dict[Path, str]:
             "components": _component_table(components),
             "compatibility": _compatibility_table(root),
         },
+        "packages/config/docs/index.md": {"settings": _settings_table(root)},
     }
     rendered: dict[Path, str] = {}
     for file, texts in blocks.items():

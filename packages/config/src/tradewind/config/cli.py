@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Callable
 
     from airflow.cli.cli_config import GroupCommand
 
@@ -20,14 +22,11 @@ def get_cli_commands() -> list[GroupCommand]:
     """The commands that this distribution adds to `airflow`."""
     from airflow.cli.cli_config import ActionCommand, Arg, GroupCommand, lazy_load_command
 
-    output = Arg(
-        ("-o", "--output"),
-        help="Output format.",
-        choices=("table", "json"),
-        default="table",
-    )
-    setting = Arg(("setting",), help="One setting, for example core.parallelism.", nargs="?")
-    fix = Arg(("--fix",), help="Repair what can be repaired safely.", action="store_true")
+    # Airflow's Arg has no annotations.
+    make: Callable[..., Any] = Arg
+    output = make(("-o", "--output"), help="Output format.", choices=("table", "json"), default="table")
+    setting = make(("setting",), help="One setting, for example core.parallelism.", nargs="?")
+    fix = make(("--fix",), help="Repair what can be repaired safely.", action="store_true")
     return [
         GroupCommand(
             name="tradewind-config",
@@ -105,11 +104,10 @@ def doctor(args: Namespace) -> None:
 
 
 def _print(rows: list[dict[str, Any]], output: str) -> None:
-    from airflow.cli.simple_table import AirflowConsole
-
     if output == "json":
-        AirflowConsole().print_as_json(rows)
+        sys.stdout.write(json.dumps(rows) + "\n")
     else:
+        from airflow.cli.simple_table import AirflowConsole
         from rich.markup import escape
 
         shown = [{k: escape(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]

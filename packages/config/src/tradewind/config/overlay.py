@@ -239,8 +239,15 @@ def _extend(parser_class: Any, not_found: object) -> None:
     """
     from tradewind.config.profiles import KEYS
 
-    needed = ("_lookup_sequence", "_config_sources_for_as_dict", "_get_option_from_defaults")
-    needed += ("_resolve_deprecated_lookup", "suppress_future_warnings", "getsection", "_write_value")
+    needed = [
+        "_config_sources_for_as_dict",
+        "_get_option_from_defaults",
+        "_lookup_sequence",
+        "_resolve_deprecated_lookup",
+        "_write_value",
+        "getsection",
+        "suppress_future_warnings",
+    ]
     missing = [name for name in needed if not hasattr(parser_class, name)]
     if missing:
         raise OverlayError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tradewind.config.facts import Facts
     from tradewind.config.resources import Resources
 
-__all__ = ["KEYS", "Setting", "compute", "executor_names", "inputs"]
+__all__ = ["KEYS", "RULES", "Inputs", "Rule", "Setting", "compute", "executor_names", "inputs"]
 
 Number = int | float
 Key = tuple[str, str]
@@ -68,7 +68,16 @@ _PROFILES = {
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
+    """What the formulas are computed from.
+
+    Args:
+        cpu: Effective CPUs.
+        memory_mb: Effective memory in MiB.
+        task_memory_mb: Memory of one running task in MiB.
+        profile: The profile's factors.
+    """
+
     cpu: float
     memory_mb: int
     task_memory_mb: int
@@ -76,19 +85,22 @@ class _Inputs:
 
     @property
     def whole_cpus(self) -> int:
+        """CPUs, rounded up."""
         return max(1, math.ceil(self.cpu))
 
     def local_slots(self) -> int:
+        """Tasks that this machine runs at one time under the LocalExecutor."""
         by_cpu = self.profile.slots_per_cpu * self.cpu
         by_memory = (self.profile.memory_share * self.memory_mb - 1000) / self.task_memory_mb
         return max(1, math.floor(min(by_cpu, by_memory)))
 
 
 @dataclass(frozen=True)
-class _Rule:
+class Rule:
     """One line of the table.
 
     Args:
+        key: (section, key).
         upstream: Airflow's default, pinned by a test against the installed Airflow.
         compute: The formula.
         formula: The formula in words of its inputs.
@@ -98,8 +110,9 @@ class _Rule:
         high_availability_only: Applies to the profile `ha` only.
     """
 
+    key: Key
     upstream: Number
-    compute: Callable[[_Inputs], Number]
+    compute: Callable[[Inputs], Number]
     formula: str
     reason: str
     roles: frozenset[str] = frozenset()
@@ -111,193 +124,153 @@ _LOCAL = frozenset({"LocalExecutor"})
 _API = frozenset({"api-server", "standalone"})
 _NOT_API = frozenset({"cli", "dag-processor", "scheduler", "triggerer", "worker"})
 
-_RULES: tuple[tuple[Key, _Rule], ...] = (
-    (
-        ("core", "parallelism"),
-        _Rule(
-            upstream=32,
-            compute=lambda i: i.local_slots(),
-            formula="max(1, floor(min(slots_per_cpu * cpu, (memory_share * memory_mb - 1000) / task_memory_mb)))",
-            reason="LocalExecutor runs this many tasks on this machine. 5 a CPU gave 1.22x the throughput of 32 "
-            "on two CPUs at 0.53x the memory, and no time-outs while the machine was busy.",
-            executors=_LOCAL,
-        ),
+RULES: tuple[Rule, ...] = (
+    Rule(
+        key=("core", "parallelism"),
+        upstream=32,
+        compute=lambda i: i.local_slots(),
+        formula="max(1, floor(min(slots_per_cpu * cpu, (memory_share * memory_mb - 1000) / task_memory_mb)))",
+        reason="LocalExecutor runs this many tasks on this machine. 5 a CPU gave 1.22x the throughput of 32 "
+        "on two CPUs at 0.53x the memory, and no time-outs while the machine was busy.",
+        executors=_LOCAL,
     ),
-    (
-        ("core", "max_active_tasks_per_dag"),
-        _Rule(
-            upstream=16,
-            compute=lambda i: max(16, i.local_slots() // 2),
-            formula="max(16, parallelism // 2)",
-            reason="One Dag may use half of the slots, so that a large machine is not capped at 16.",
-            executors=_LOCAL,
-        ),
+    Rule(
+        key=("core", "max_active_tasks_per_dag"),
+        upstream=16,
+        compute=lambda i: max(16, i.local_slots() // 2),
+        formula="max(16, parallelism // 2)",
+        reason="One Dag may use half of the slots, so that a large machine is not capped at 16.",
+        executors=_LOCAL,
     ),
-    (
-        ("core", "default_pool_task_slot_count"),
-        _Rule(
-            upstream=128,
-            compute=lambda i: max(128, i.local_slots()),
-            formula="max(128, parallelism)",
-            reason="The default pool must not be a hidden cap below parallelism; read when the pool is created.",
-            executors=_LOCAL,
-        ),
+    Rule(
+        key=("core", "default_pool_task_slot_count"),
+        upstream=128,
+        compute=lambda i: max(128, i.local_slots()),
+        formula="max(128, parallelism)",
+        reason="The default pool must not be a hidden cap below parallelism; read when the pool is created.",
+        executors=_LOCAL,
     ),
-    (
-        ("scheduler", "max_tis_per_query"),
-        _Rule(
-            upstream=16,
-            compute=lambda i: min(512, max(32, i.local_slots())),
-            formula="min(512, max(32, parallelism))",
-            reason="The scheduler must be able to fill every slot in one loop.",
-            executors=_LOCAL,
-        ),
+    Rule(
+        key=("scheduler", "max_tis_per_query"),
+        upstream=16,
+        compute=lambda i: min(512, max(32, i.local_slots())),
+        formula="min(512, max(32, parallelism))",
+        reason="The scheduler must be able to fill every slot in one loop.",
+        executors=_LOCAL,
     ),
-    (
-        ("scheduler", "max_dagruns_per_loop_to_schedule"),
-        _Rule(
-            upstream=20,
-            compute=lambda i: 20 * i.whole_cpus,
-            formula="20 * ceil(cpu)",
-            reason="Dag runs that one loop looks at grow with the CPU that looks at them.",
-        ),
+    Rule(
+        key=("scheduler", "max_dagruns_per_loop_to_schedule"),
+        upstream=20,
+        compute=lambda i: 20 * i.whole_cpus,
+        formula="20 * ceil(cpu)",
+        reason="Dag runs that one loop looks at grow with the CPU that looks at them.",
     ),
-    (
-        ("scheduler", "max_dagruns_to_create_per_loop"),
-        _Rule(
-            upstream=10,
-            compute=lambda i: 10 * i.whole_cpus,
-            formula="10 * ceil(cpu)",
-            reason="Many Dags that are due at the same minute start in fewer loops.",
-        ),
+    Rule(
+        key=("scheduler", "max_dagruns_to_create_per_loop"),
+        upstream=10,
+        compute=lambda i: 10 * i.whole_cpus,
+        formula="10 * ceil(cpu)",
+        reason="Many Dags that are due at the same minute start in fewer loops.",
     ),
-    (
-        ("dag_processor", "parsing_processes"),
-        _Rule(
-            upstream=2,
-            compute=lambda i: max(1, min(i.whole_cpus, i.memory_mb // 350)),
-            formula="max(1, min(ceil(cpu), memory_mb // 350))",
-            reason="One parser a CPU, each with about 350 MiB.",
-        ),
+    Rule(
+        key=("dag_processor", "parsing_processes"),
+        upstream=2,
+        compute=lambda i: max(1, min(i.whole_cpus, i.memory_mb // 350)),
+        formula="max(1, min(ceil(cpu), memory_mb // 350))",
+        reason="One parser a CPU, each with about 350 MiB.",
     ),
-    (
-        ("dag_processor", "refresh_interval"),
-        _Rule(
-            upstream=300,
-            compute=lambda _: 30,
-            formula="30",
-            reason="A new Dag file is seen in 30 s instead of 5 minutes.",
-        ),
+    Rule(
+        key=("dag_processor", "refresh_interval"),
+        upstream=300,
+        compute=lambda _: 30,
+        formula="30",
+        reason="A new Dag file is seen in 30 s instead of 5 minutes.",
     ),
-    (
-        ("triggerer", "capacity"),
-        _Rule(
-            upstream=1000,
-            compute=lambda i: max(50, min(1000, i.memory_mb)),
-            formula="max(50, min(1000, memory_mb))",
-            reason="About 1 MiB for each trigger; 1000 from 1 GiB on.",
-        ),
+    Rule(
+        key=("triggerer", "capacity"),
+        upstream=1000,
+        compute=lambda i: max(50, min(1000, i.memory_mb)),
+        formula="max(50, min(1000, memory_mb))",
+        reason="About 1 MiB for each trigger; 1000 from 1 GiB on.",
     ),
-    (
-        ("api", "workers"),
-        _Rule(
-            upstream=1,
-            compute=lambda i: max(1, min(i.whole_cpus, i.memory_mb // 450, 8)),
-            formula="max(1, min(ceil(cpu), memory_mb // 450, 8))",
-            reason="One process a CPU: with one, every task's heartbeat waits behind each page that is rendered.",
-        ),
+    Rule(
+        key=("api", "workers"),
+        upstream=1,
+        compute=lambda i: max(1, min(i.whole_cpus, i.memory_mb // 450, 8)),
+        formula="max(1, min(ceil(cpu), memory_mb // 450, 8))",
+        reason="One process a CPU: with one, every task's heartbeat waits behind each page that is rendered.",
     ),
-    (
-        ("workers", "execution_api_timeout"),
-        _Rule(
-            upstream=5.0,
-            compute=lambda _: 30.0,
-            formula="30.0",
-            reason="On a busy machine 5 s made 2 of 40 no-op tasks fail with ReadTimeout; waiting longer costs "
-            "nothing.",
-        ),
+    Rule(
+        key=("workers", "execution_api_timeout"),
+        upstream=5.0,
+        compute=lambda _: 30.0,
+        formula="30.0",
+        reason="On a busy machine 5 s made 2 of 40 no-op tasks fail with ReadTimeout; waiting longer costs nothing.",
     ),
-    (
-        ("database", "sql_alchemy_pool_size"),
-        _Rule(
-            upstream=5,
-            compute=lambda _: 3,
-            formula="3",
-            reason="Schedulers, Dag processors, triggerers and workers hold few connections; with the overflow of 2 "
-            "an ordinary set-up opens 178 instead of 278 of the 100 that Postgres has.",
-            roles=_NOT_API,
-        ),
+    Rule(
+        key=("database", "sql_alchemy_pool_size"),
+        upstream=5,
+        compute=lambda _: 3,
+        formula="3",
+        reason="Only api-servers serve many requests at a time; with the overflow of 2, two of each component "
+        "open at most 178 connections instead of 278, and Postgres allows 100.",
+        roles=_NOT_API,
     ),
-    (
-        ("database", "sql_alchemy_max_overflow"),
-        _Rule(
-            upstream=10,
-            compute=lambda _: 2,
-            formula="2",
-            reason="See sql_alchemy_pool_size.",
-            roles=_NOT_API,
-        ),
+    Rule(
+        key=("database", "sql_alchemy_max_overflow"),
+        upstream=10,
+        compute=lambda _: 2,
+        formula="2",
+        reason="See sql_alchemy_pool_size.",
+        roles=_NOT_API,
     ),
-    (
-        ("database", "sql_alchemy_max_overflow"),
-        _Rule(
-            upstream=10,
-            compute=lambda _: 5,
-            formula="5",
-            reason="Each api-server process has a sync and an async engine with this budget; 5 + 5 each is what "
-            "its thread pool uses.",
-            roles=_API,
-        ),
+    Rule(
+        key=("database", "sql_alchemy_max_overflow"),
+        upstream=10,
+        compute=lambda _: 5,
+        formula="5",
+        reason="Each api-server process has a sync and an async engine, and each of them has this budget.",
+        roles=_API,
     ),
-    (
-        ("scheduler", "scheduler_health_check_threshold"),
-        _Rule(
-            upstream=30,
-            compute=lambda _: 15,
-            formula="15",
-            reason="A dead scheduler is noticed after three missed heartbeats.",
-            high_availability_only=True,
-        ),
+    Rule(
+        key=("scheduler", "scheduler_health_check_threshold"),
+        upstream=30,
+        compute=lambda _: 15,
+        formula="15",
+        reason="A dead scheduler is noticed after three missed heartbeats.",
+        high_availability_only=True,
     ),
-    (
-        ("scheduler", "orphaned_tasks_check_interval"),
-        _Rule(
-            upstream=300.0,
-            compute=lambda _: 15.0,
-            formula="15.0",
-            reason="Tasks of a dead scheduler are adopted within 30 s instead of 330 s.",
-            high_availability_only=True,
-        ),
+    Rule(
+        key=("scheduler", "orphaned_tasks_check_interval"),
+        upstream=300.0,
+        compute=lambda _: 15.0,
+        formula="15.0",
+        reason="Tasks of a dead scheduler are adopted within 30 s instead of 330 s.",
+        high_availability_only=True,
     ),
-    (
-        ("scheduler", "task_instance_heartbeat_timeout"),
-        _Rule(
-            upstream=300,
-            compute=lambda _: 60,
-            formula="60",
-            reason="Tasks of a dead worker are retried within 70 s instead of 310 s (12 missed heartbeats).",
-            high_availability_only=True,
-        ),
+    Rule(
+        key=("scheduler", "task_instance_heartbeat_timeout"),
+        upstream=300,
+        compute=lambda _: 60,
+        formula="60",
+        reason="Tasks of a dead worker are retried within 70 s instead of 310 s (12 missed heartbeats).",
+        high_availability_only=True,
     ),
-    (
-        ("scheduler", "task_queued_timeout"),
-        _Rule(
-            upstream=600.0,
-            compute=lambda _: 300.0,
-            formula="300.0",
-            reason="A task that never reached the broker is queued again within 330 s instead of 720 s.",
-            high_availability_only=True,
-        ),
+    Rule(
+        key=("scheduler", "task_queued_timeout"),
+        upstream=600.0,
+        compute=lambda _: 300.0,
+        formula="300.0",
+        reason="A task that never reached the broker is queued again within 330 s instead of 720 s.",
+        high_availability_only=True,
     ),
-    (
-        ("scheduler", "task_queued_timeout_check_interval"),
-        _Rule(
-            upstream=120.0,
-            compute=lambda _: 30.0,
-            formula="30.0",
-            reason="See task_queued_timeout.",
-            high_availability_only=True,
-        ),
+    Rule(
+        key=("scheduler", "task_queued_timeout_check_interval"),
+        upstream=120.0,
+        compute=lambda _: 30.0,
+        formula="30.0",
+        reason="See task_queued_timeout.",
+        high_availability_only=True,
     ),
 )
 
@@ -313,7 +286,7 @@ def inputs(resources: Resources, facts: Facts, profile: str = "balanced") -> dic
     Raises:
         ValueError: The profile is unknown.
     """
-    given = _inputs(resources, facts, profile)
+    given = _gather(resources, facts, profile)
     return {
         "cpu": given.cpu,
         "memory_mb": given.memory_mb,
@@ -323,13 +296,13 @@ def inputs(resources: Resources, facts: Facts, profile: str = "balanced") -> dic
     }
 
 
-def _inputs(resources: Resources, facts: Facts, profile: str) -> _Inputs:
+def _gather(resources: Resources, facts: Facts, profile: str) -> Inputs:
     if profile not in _PROFILES:
         raise ValueError(f"profile={profile!r}: expected one of {', '.join(PROFILES)}")
-    return _Inputs(resources.cpu, resources.memory_mb, facts.task_memory_mb, _PROFILES[profile])
+    return Inputs(resources.cpu, resources.memory_mb, facts.task_memory_mb, _PROFILES[profile])
 
 
-KEYS: frozenset[Key] = frozenset(key for key, _ in _RULES)
+KEYS: frozenset[Key] = frozenset(rule.key for rule in RULES)
 """Every (section, key) that some role, executor or profile tunes."""
 
 _CLASS_PATH = re.compile(r"[.:]")
@@ -346,7 +319,7 @@ def executor_names(configured: str) -> frozenset[str]:
         >>> sorted(executor_names("LocalExecutor;team1=CeleryExecutor"))
         ['CeleryExecutor', 'LocalExecutor']
     """
-    names = set()
+    names: set[str] = set()
     for group in configured.split(";"):
         for entry in group.rpartition("=")[2].split(","):
             # An entry is a name, a module path, or alias:path in either order; the class is the part that is
@@ -386,10 +359,10 @@ def compute(
         >>> compute(two_cpus, "scheduler", "LocalExecutor", Facts())["core", "parallelism"].value
         9
     """
-    given = _inputs(resources, facts, profile)
+    given = _gather(resources, facts, profile)
     executors = executor_names(executor)
     settings: dict[Key, Setting] = {}
-    for key, rule in _RULES:
+    for rule in RULES:
         if rule.roles and role not in rule.roles:
             continue
         # Beside another executor, a limit made for this machine's slots would also cap the other one.
@@ -397,5 +370,5 @@ def compute(
             continue
         if rule.high_availability_only and not given.profile.high_availability:
             continue
-        settings[key] = Setting(rule.compute(given), rule.upstream, rule.formula, rule.reason)
+        settings[rule.key] = Setting(rule.compute(given), rule.upstream, rule.formula, rule.reason)
     return settings
