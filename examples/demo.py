@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import psutil
     from httpx import Client
     from rich.console import Console
 
@@ -107,6 +108,7 @@ class Airflow:
     password: str = ""
     new_password: bool = False
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    launchers: list[psutil.Process] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -192,7 +194,10 @@ class Airflow:
 
         Raises:
             DemoError: One ended; its last lines are in the message.
+            Stopped: What started the demo has ended.
         """
+        if not all(launcher.is_running() for launcher in self.launchers):
+            raise Stopped
         for name, process in self.processes.items():
             if process.poll() is not None:
                 path = self.home / "logs" / f"{name}.log"
@@ -522,7 +527,7 @@ def demo(args: argparse.Namespace, console: Console) -> int:
 
     home = args.home.expanduser().resolve()
     with locked_home(home):
-        airflow = Airflow(home, choose_port(args.port), console)
+        airflow = Airflow(home, choose_port(args.port), console, launchers=launchers())
         results: list[Result] = []
         try:
             # trust_env: a proxy of this machine must not see the password.
@@ -539,6 +544,20 @@ def demo(args: argparse.Namespace, console: Console) -> int:
                 airflow.stop()
             console.print(f"stopped in {time.monotonic() - begin:.1f} s")
         return 0 if results and all(result.ok for result in results) else 1
+
+
+def launchers() -> list[psutil.Process]:
+    """The shell and the hatch that started us, if they did.
+
+    A signal sent to hatch alone ends it and not us; nobody would be left to stop the demo.
+    """
+    import psutil
+
+    parents = psutil.Process().parents()[:2]
+    try:
+        return parents if any(Path(word).name == "sh" for word in parents[0].cmdline()[:1]) else []
+    except (IndexError, psutil.Error):
+        return []
 
 
 def raise_stopped(_signal: int, _frame: object) -> NoReturn:

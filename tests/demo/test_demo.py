@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -35,67 +37,119 @@ def demo(*args: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[
     )
 
 
-def processes_below(home: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("AIRFLOW_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+class Watched:
+    """A process whose descendants are remembered, so that none can outlive it unseen."""
+
+    def __init__(self, command: list[str | Path], output: Path) -> None:
+        self.output = output
+        with output.open("wb") as file:
+            self.popen = subprocess.Popen(
+                command, env=environment(), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+            )
+        self.seen: set[psutil.Process] = set()
+
+    def look(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.seen.update(psutil.Process(self.popen.pid).children(recursive=True))
+
+    def wait_for(self, text: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while text not in self.output.read_text():
+            self.look()
+            assert self.popen.poll() is None, self.output.read_text()
+            assert time.monotonic() < deadline, self.output.read_text()
+            time.sleep(0.2)
+        self.look()
+
+    def wait(self, seconds: float) -> int:
+        deadline = time.monotonic() + seconds
+        while self.popen.poll() is None:
+            self.look()
+            assert time.monotonic() < deadline, self.output.read_text()
+            time.sleep(0.2)
+        return self.popen.returncode
+
+    def left(self) -> list[psutil.Process]:
+        return [p for p in self.seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    def close(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            self.popen.wait(30)
+        for process in self.left():
+            process.kill()
 
 
-def test_check_runs_the_dags_verifies_the_result_and_leaves_no_process(tmp_path):
-    done = demo("--check", "--port", "0", "--home", tmp_path, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "336,776 of 336,776 flights" in done.stdout
-    assert "ExpressJet Airlines Inc." in done.stdout
-    assert "5/5" in done.stdout
-    assert processes_below(tmp_path) == []
-    assert (tmp_path / "data" / "flights" / "delays_by_airline_and_hour.parquet").stat().st_size > 0
+@pytest.fixture
+def watched(tmp_path):
+    started: list[Watched] = []
+
+    def start(*command: str | Path) -> Watched:
+        started.append(Watched([sys.executable, *command], tmp_path / f"output-{len(started)}.txt"))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_check_runs_the_dags_verifies_the_result_and_leaves_no_process(tmp_path, watched):
+    home = tmp_path / "home"
+    process = watched(DEMO, "--check", "--port", "0", "--home", home)
+    code, output = process.wait(500), process.output.read_text()
+    assert code == 0, output
+    assert "336,776 of 336,776 flights" in output
+    assert "ExpressJet Airlines Inc." in output
+    assert "5/5" in output
+    assert len(process.seen) > 4
+    assert process.left() == []
+    assert (home / "data" / "flights" / "delays_by_airline_and_hour.parquet").stat().st_size > 0
     # The runtime's first commands must not have frozen upstream's defaults.
-    live = [line for line in (tmp_path / "airflow.cfg").read_text().splitlines() if line[:1].isalpha()]
+    live = [line for line in (home / "airflow.cfg").read_text().splitlines() if line[:1].isalpha()]
     assert len(live) == 3
 
 
-def test_ctrl_c_stops_everything_within_ten_seconds_and_the_password_is_shown_once(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    output = tmp_path / "output.txt"
-    home = tmp_path / "home"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, DEMO, "--port", str(port), "--home", home],
-            env=environment(),
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            deadline = time.monotonic() + 400
-            while "Stop with Ctrl-C" not in output.read_text():
-                assert process.poll() is None, output.read_text()
-                assert time.monotonic() < deadline, output.read_text()
-                time.sleep(0.5)
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-                assert "tradewind-footer" in client.get("/").text
-                assert client.get("/api/v2/dags").status_code == 401
-            password = (home / "passwords.json").read_text().split('"')[3]
-            assert output.read_text().count(password) == 1
-            assert (home / "passwords.json").stat().st_mode & 0o077 == 0
-            another = demo("--port", "0", "--home", home)
-            assert another.returncode == 1
-            assert f"another demo runs in {home} (process {process.pid})" in another.stderr
-            begin = time.monotonic()
-            process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0
-            assert time.monotonic() - begin < 10
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(30)
-    assert processes_below(home) == []
+def test_ctrl_c_stops_everything_within_ten_seconds_and_the_password_is_shown_once(tmp_path, watched):
+    home, port = tmp_path / "home", free_port()
+    process = watched(DEMO, "--port", str(port), "--home", home)
+    process.wait_for("Stop with Ctrl-C", 400)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        assert "tradewind-footer" in client.get("/").text
+        assert client.get("/api/v2/dags").status_code == 401
+    password = json.loads((home / "passwords.json").read_text())["admin"]
+    assert process.output.read_text().count(password) == 1
+    assert (home / "passwords.json").stat().st_mode & 0o077 == 0
+    another = demo("--port", "0", "--home", home)
+    assert another.returncode == 1
+    assert f"another demo runs in {home} (process {process.popen.pid})" in another.stderr
+    begin = time.monotonic()
+    process.popen.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert time.monotonic() - begin < 10
+    assert process.left() == []
+
+
+def test_the_demo_stops_when_what_launched_it_is_ended(tmp_path, watched):
+    # As hatch does it: a shell between the launcher and us, and a signal that reaches the launcher only.
+    command = f"{sys.executable} {DEMO} --port 0 --home {tmp_path / 'home'}; true"
+    launcher = watched("-c", f"import subprocess; subprocess.run({command!r}, shell=True)")
+    launcher.wait_for("database in", 120)
+    time.sleep(2)
+    launcher.look()
+    assert len(launcher.seen) >= 5
+    launcher.popen.terminate()
+    launcher.wait(10)
+    deadline = time.monotonic() + 12
+    while launcher.left() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert launcher.left() == []
 
 
 def test_a_taken_port_is_named_with_the_setting_to_change(tmp_path):
