@@ -187,8 +187,8 @@ def test_explain_tells_value_source_and_formula_with_its_inputs(tmp_path):
 
 
 def test_explain_refuses_an_unknown_setting_and_hides_a_secret(tmp_path):
-    done = airflow(tmp_path, "tradewind-config", "explain", "core.paralellism", expect=2)
-    assert "'core.paralellism'" in done.stderr
+    done = airflow(tmp_path, "tradewind-config", "explain", "core.no_such_key", expect=2)
+    assert "'core.no_such_key'" in done.stderr
     done = airflow(
         tmp_path,
         "tradewind-config",

@@ -59,7 +59,9 @@ def free_port() -> int:
         return port
 
 
-def wait_for(probe: Callable[[], _T | None], *, what: str, timeout_seconds: float, interval_seconds: float = 0.25) -> _T:
+def wait_for(
+    probe: Callable[[], _T | None], *, what: str, timeout_seconds: float, interval_seconds: float = 0.25
+) -> _T:
     """Call `probe` until it gives something true, and return that.
 
     Args:

@@ -48,7 +48,7 @@ def test_a_malformed_variable_is_named_with_its_value_and_what_is_right(tmp_path
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("proflie: ha\n", "tradewind.yaml: proflie"),
+        ("profil: ha\n", "tradewind.yaml: profil"),
         ("workers_max: many\n", "tradewind.yaml: workers_max"),
         ("workers_max: true\n", "tradewind.yaml: workers_max"),
         ("- profile\n", "expected a mapping"),
