@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -100,11 +101,32 @@ def free_port() -> int:
         return port
 
 
-def test_check_runs_the_dags_verifies_the_result_and_leaves_no_process(tmp_path, watched):
+def downgraded(database: Path, home: Path) -> None:
+    """Take a metadata database back to what Airflow 3.1 made."""
+    home.mkdir()
+    shutil.copy(database, home / "airflow.db")
+    subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "downgrade", "--to-version", "3.1.0", "--yes"],
+        env={
+            **environment(),
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        },
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+def test_check_upgrades_an_older_database_runs_the_dags_verifies_and_leaves_no_process(
+    tmp_path, watched, migrated_sqlite
+):
     home = tmp_path / "home"
+    downgraded(migrated_sqlite, home)
     process = watched(DEMO, "--check", "--port", "0", "--home", home)
     code, output = process.wait(500), process.output.read_text()
     assert code == 0, output
+    assert "database of an older Airflow upgraded" in output
     assert "336,776 of 336,776 flights" in output
     assert "ExpressJet Airlines Inc." in output
     assert "5/5" in output
@@ -205,6 +227,22 @@ def test_an_unsupported_python_is_refused_in_one_line():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.strip() == "demo: Python 3.9 is not supported: use 3.10, 3.11, 3.12 or 3.13"
+
+
+def test_an_unsupported_airflow_is_refused_in_one_line(tmp_path):
+    metadata = tmp_path / "apache_airflow-3.2.1.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: apache-airflow\nVersion: 3.2.1\n")
+    done = subprocess.run(
+        [sys.executable, DEMO, "--check"],
+        env={**environment(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == "demo: Airflow 3.2.1 is not supported: use 3.3.x"
 
 
 def test_every_example_dag_has_the_name_of_its_file_and_parses(airflow_db):
