@@ -62,7 +62,7 @@ def _explain_one(parser: Any, known: overlay.Snapshot, section: str, key: str) -
     setting = known.settings.get((section, key))
     value, source = overlay.source_of(parser, section, key)
     upstream = parser.get_default_value(section, key)
-    if parser.is_sensitive_option(section, key):
+    if (section, key) in parser.sensitive_config_values:
         value, upstream = "< hidden >", None
     formula, reason = "", "tradewind does not change this setting"
     if setting is not None and known.resources is not None and known.facts is not None:
