@@ -186,7 +186,7 @@ def test_an_import_of_another_component_is_caught(tmp_path):
     target.write_text("from tradewind.config import resources\n")
     path = ":".join(str(root / f"packages/{name}/src") for name in NAMES)
     done = subprocess.run(
-        ["lint-imports", "--no-cache"],
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
         cwd=root,
         env={**os.environ, "PYTHONPATH": path},
         check=False,
