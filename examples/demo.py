@@ -54,6 +54,7 @@ RUN_WITHIN_SECONDS = 300.0
 POLL_SECONDS = 0.5
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 FLIGHTS = 336_776  # rows of the source file
+KILLED_LINES = 200  # printed by killed_task before its supervisor is killed
 
 
 class DemoError(Exception):
@@ -134,6 +135,14 @@ class Airflow:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.home / "logs"),
+            "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": "tradewind.logging.settings.LOGGING_CONFIG",
+            "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER": f"file://{self.home / 'storage' / 'logs'}",
+            "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
+            # A killed supervisor is noticed in seconds, so that nobody waits for the second attempt.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             "NO_PROXY": "127.0.0.1,localhost",
             "TRADEWIND_ENVIRONMENT_NAME": os.environ.get("TRADEWIND_ENVIRONMENT_NAME", "demo"),
@@ -156,7 +165,7 @@ class Airflow:
             passwords.write_text(json.dumps({"admin": self.password}), encoding="utf-8")
         database = self.home / "airflow.db"
         before = database_revision(database)
-        log = self.home / "logs" / "db-migrate.log"
+        log = self.home / "components" / "db-migrate.log"
         with log.open("wb") as output:
             done = subprocess.run(
                 [sys.executable, "-m", "airflow", "db", "migrate"],
@@ -179,7 +188,7 @@ class Airflow:
 
     def start(self, name: str) -> None:
         """Start one component in a session of its own, so that Ctrl-C reaches only us."""
-        with (self.home / "logs" / f"{name}.log").open("ab") as output:
+        with (self.home / "components" / f"{name}.log").open("ab") as output:
             self.processes[name] = subprocess.Popen(  # noqa: S603 - fixed arguments
                 [sys.executable, "-m", "airflow", *COMPONENTS[name]],
                 env=self.environment(),
@@ -200,7 +209,7 @@ class Airflow:
             raise Stopped
         for name, process in self.processes.items():
             if process.poll() is not None:
-                path = self.home / "logs" / f"{name}.log"
+                path = self.home / "components" / f"{name}.log"
                 tail = "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
                 raise DemoError(f"the {name} ended with exit code {process.returncode}; the end of {path}:\n{tail}")
 
@@ -219,7 +228,7 @@ class Airflow:
             if time.monotonic() > deadline:
                 raise DemoError(
                     f"not healthy after {HEALTHY_WITHIN_SECONDS:.0f} s: {', '.join(unhealthy)}; "
-                    f"see {self.home / 'logs'}"
+                    f"see {self.home / 'components'}"
                 )
             try:
                 health = client.get("/api/v2/monitor/health").raise_for_status().json()
@@ -329,7 +338,7 @@ def locked_home(home: Path) -> Iterator[Path]:
         DemoError: It can't be written, or another demo runs in it.
     """
     try:
-        (home / "logs").mkdir(parents=True, exist_ok=True)
+        (home / "components").mkdir(parents=True, exist_ok=True)
         lock = (home / "demo.lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise DemoError(f"{home} can't be written ({error.strerror}): choose another folder with --home") from error
@@ -380,8 +389,20 @@ def wait_for_dags(airflow: Airflow, client: Client, dag_ids: list[str]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def run_dag(airflow: Airflow, client: Client, dag_id: str) -> Result:
-    """Unpause a Dag, trigger it and wait for the end of its run, all through the REST API.
+def trigger(client: Client, dag_id: str) -> str:
+    """Unpause a Dag and trigger it; returns the run's id."""
+    client.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
+    answer = client.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None}).raise_for_status()
+    return str(answer.json()["dag_run_id"])
+
+
+def follow(airflow: Airflow, client: Client, runs: dict[str, str]) -> list[Result]:
+    """Wait for the end of every run, showing progress.
+
+    Args:
+        airflow: What runs them.
+        client: Logged in.
+        runs: Dag id to run id.
 
     Raises:
         DemoError: A component ended.
@@ -389,24 +410,35 @@ def run_dag(airflow: Airflow, client: Client, dag_id: str) -> Result:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     begin = time.monotonic()
-    client.patch(f"/api/v2/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
-    run = client.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None}).raise_for_status().json()
-    path = f"/api/v2/dags/{dag_id}/dagRuns/{run['dag_run_id']}"
+    results: dict[str, Result] = {}
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=airflow.console, transient=True) as progress:
-        bar = progress.add_task(dag_id, total=None)
-        while True:
+        bars = {dag_id: progress.add_task(dag_id, total=None) for dag_id in runs}
+        while len(results) < len(runs):
             airflow.check_alive()
-            state = client.get(path).raise_for_status().json()["state"]
-            tasks: list[dict[str, Any]] = (
-                client.get(f"{path}/taskInstances").raise_for_status().json()["task_instances"]
-            )
-            succeeded = sum(task["state"] == "success" for task in tasks)
-            progress.update(bar, total=len(tasks), completed=succeeded)
-            seconds = time.monotonic() - begin
-            if state in {"success", "failed"} or seconds > RUN_WITHIN_SECONDS:
-                return Result(dag_id, state, succeeded, len(tasks), seconds)
+            for dag_id, run_id in runs.items():
+                if dag_id in results:
+                    continue
+                path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+                state = client.get(path).raise_for_status().json()["state"]
+                tasks: list[dict[str, Any]] = (
+                    client.get(f"{path}/taskInstances").raise_for_status().json()["task_instances"]
+                )
+                succeeded = sum(task["state"] == "success" for task in tasks)
+                progress.update(bars[dag_id], total=len(tasks), completed=succeeded)
+                seconds = time.monotonic() - begin
+                if state in {"success", "failed"} or seconds > RUN_WITHIN_SECONDS:
+                    progress.stop_task(bars[dag_id])
+                    results[dag_id] = Result(dag_id, state, succeeded, len(tasks), seconds)
             time.sleep(POLL_SECONDS)
+    return [results[dag_id] for dag_id in runs]
+
+
+def lines_of_killed_attempt(client: Client, run_id: str) -> int:
+    """How many lines the UI shows of the attempt whose supervisor was killed."""
+    path = f"/api/v2/dags/killed_task/dagRuns/{run_id}/taskInstances/lose_the_supervisor/logs/1"
+    body = client.get(path, params={"full_content": True}).raise_for_status().json()
+    return sum(str(message["event"]).startswith("line ") for message in body["content"])
 
 
 def flights_result(home: Path) -> list[tuple[Any, ...]]:
@@ -458,16 +490,21 @@ def show_results(console: Console, results: list[Result]) -> None:
 
 def run_examples(airflow: Airflow, client: Client) -> list[Result]:
     """Run every example Dag, verify what it left, and print the result."""
-    results = []
-    for dag_id in example_dags():
-        result = run_dag(airflow, client, dag_id)
-        if dag_id == "flights_etl" and result.ok:
+    runs = {dag_id: trigger(client, dag_id) for dag_id in example_dags()}
+    results = follow(airflow, client, runs)
+    for result in results:
+        if not result.ok:
+            continue
+        if result.dag_id == "flights_etl":
             rows = flights_result(airflow.home)
             flights = sum(row[1] for row in rows)
             result.note = f"{flights:,} of {FLIGHTS:,} flights, {len(rows)} airlines in DuckDB"
             result.verified = flights == FLIGHTS
             show_flights(airflow.console, rows)
-        results.append(result)
+        elif result.dag_id == "killed_task":
+            lines = lines_of_killed_attempt(client, runs[result.dag_id])
+            result.note = f"{lines} of {KILLED_LINES} lines of the killed attempt in the UI"
+            result.verified = lines == KILLED_LINES
     return results
 
 

@@ -130,6 +130,7 @@ def test_check_upgrades_an_older_database_runs_the_dags_verifies_and_leaves_no_p
     assert "336,776 of 336,776 flights" in output
     assert "ExpressJet Airlines Inc." in output
     assert "5/5" in output
+    assert "200 of 200 lines of the killed attempt" in output
     assert len(process.seen) > 4
     assert process.left() == []
     assert (home / "data" / "flights" / "delays_by_airline_and_hour.parquet").stat().st_size > 0
