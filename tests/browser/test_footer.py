@@ -165,7 +165,7 @@ def assert_seen(page: Page) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_footer_is_on_every_page(page: Page, airflow: AirflowServer, runs: dict[str, str], name: str) -> None:
-    page.goto(airflow.url + PAGES[name].format(run=runs["footer_demo"]))
+    page.goto(airflow.url + PAGES[name].format(run=runs["footer_demo"]), wait_until="domcontentloaded")
     if name == "task log":
         page.get_by_text(re.compile("line [0-9]+")).first.wait_for(timeout=30_000)
     elif name not in {"login", "docs"}:
@@ -185,7 +185,7 @@ def test_the_footer_is_on_every_page(page: Page, airflow: AirflowServer, runs: d
 @pytest.mark.parametrize("path", ["/auth/login", "/docs", "/no/such/page"])
 def test_before_login_nobody_learns_a_version(anonymous: Page, airflow: AirflowServer, path: str) -> None:
     with anonymous.expect_response(re.compile("/tradewind/api/v1/runtime")) as asked:
-        anonymous.goto(airflow.url + path)
+        anonymous.goto(airflow.url + path, wait_until="domcontentloaded")
     assert asked.value.status == 401
     if path != "/docs":  # Airflow leads anonymous people from its own pages to the login form
         anonymous.locator("[type=submit]").wait_for()
@@ -198,7 +198,7 @@ def test_before_login_nobody_learns_a_version(anonymous: Page, airflow: AirflowS
 
 
 def test_after_the_login_form_the_footer_tells_the_tag(anonymous: Page, airflow: AirflowServer) -> None:
-    anonymous.goto(f"{airflow.url}/")
+    anonymous.goto(f"{airflow.url}/", wait_until="domcontentloaded")
     anonymous.fill("[name=username]", "viewer")
     anonymous.fill("[name=password]", airflow.password("viewer"))
     anonymous.click("[type=submit]")
@@ -209,7 +209,7 @@ def test_after_the_login_form_the_footer_tells_the_tag(anonymous: Page, airflow:
 
 def test_a_login_elsewhere_is_noticed_without_a_new_document(anonymous: Page, airflow: AirflowServer) -> None:
     with anonymous.expect_response(re.compile("/tradewind/api/v1/runtime")):
-        anonymous.goto(f"{airflow.url}/auth/login")
+        anonymous.goto(f"{airflow.url}/auth/login", wait_until="domcontentloaded")
     anonymous.evaluate("window.sameDocument = true")
     anonymous.context.add_cookies([{"name": "_token", "value": airflow.token("viewer"), "url": f"{airflow.url}/"}])
     anonymous.wait_for_timeout(1100)  # the footer asks at most once a second
@@ -219,7 +219,7 @@ def test_a_login_elsewhere_is_noticed_without_a_new_document(anonymous: Page, ai
 
 
 def test_names_are_shown_as_text_and_links_lead_where_they_say(page: Page, airflow: AirflowServer) -> None:
-    page.goto(f"{airflow.url}/docs")
+    page.goto(f"{airflow.url}/docs", wait_until="domcontentloaded")
     link = footer(page).get_by_role("link", name="Run <b>book")
     assert link.get_attribute("href") == "https://wiki.example.org/?a=1&b=2"
     assert link.get_attribute("rel") == "noreferrer"
@@ -227,7 +227,7 @@ def test_names_are_shown_as_text_and_links_lead_where_they_say(page: Page, airfl
 
 
 def test_links_are_reached_with_the_keyboard_and_show_it(page: Page, airflow: AirflowServer) -> None:
-    page.goto(f"{airflow.url}/docs")
+    page.goto(f"{airflow.url}/docs", wait_until="domcontentloaded")
     shows(page, "Status")
     names = []
     for _ in range(2):
@@ -244,7 +244,7 @@ def test_the_bar_is_dark_where_the_page_is(
 ) -> None:
     context = logged_in(browser, airflow, color_scheme=scheme)
     page = context.new_page()
-    page.goto(airflow.url + path)
+    page.goto(airflow.url + path, wait_until="domcontentloaded")
     shows(page, f"Image {TAG}")
     page.screenshot(path=tmp_path / f"{scheme}.png")
     # The text's own colour and the bar's, as numbers from 0 to 255.
@@ -261,7 +261,7 @@ def test_the_bar_is_dark_where_the_page_is(
 def test_airflows_own_switch_wins_over_the_systems_colours(browser: Browser, airflow: AirflowServer) -> None:
     context = logged_in(browser, airflow, color_scheme="light")
     page = context.new_page()
-    page.goto(f"{airflow.url}/dags")
+    page.goto(f"{airflow.url}/dags", wait_until="domcontentloaded")
     page.get_by_test_id("main-content").wait_for()
     page.evaluate("localStorage.setItem('theme', 'dark')")
     page.reload()
@@ -274,7 +274,7 @@ def test_airflows_own_switch_wins_over_the_systems_colours(browser: Browser, air
 def test_the_bar_follows_a_right_to_left_page(browser: Browser, airflow: AirflowServer, tmp_path: Path) -> None:
     context = logged_in(browser, airflow)
     page = context.new_page()
-    page.goto(f"{airflow.url}/dags")
+    page.goto(f"{airflow.url}/dags", wait_until="domcontentloaded")
     page.evaluate("localStorage.setItem('i18nextLng', 'he')")
     page.reload()
     page.locator("html[dir=rtl] [data-testid=nav-sidebar]").wait_for()
@@ -297,7 +297,7 @@ def test_a_login_form_higher_than_the_window_can_be_scrolled_above_the_bar(
     anonymous: Page, airflow: AirflowServer
 ) -> None:
     anonymous.set_viewport_size({"width": 800, "height": 300})
-    anonymous.goto(f"{airflow.url}/auth/login")
+    anonymous.goto(f"{airflow.url}/auth/login", wait_until="domcontentloaded")
     anonymous.locator("[type=submit]").wait_for()
     shows(anonymous, "Status")
     anonymous.evaluate("window.scrollTo(0, 100000)")
@@ -314,7 +314,7 @@ def test_in_an_ordinary_document_the_last_line_is_above_the_bar_and_nothing_move
     page: Page, airflow: AirflowServer
 ) -> None:
     page.route("**/docs", long_document)
-    page.goto(f"{airflow.url}/docs")
+    page.goto(f"{airflow.url}/docs", wait_until="domcontentloaded")
     shows(page, f"Image {TAG}")
     assert page.evaluate(LAYOUT_SHIFT) == 0
     page.evaluate("window.scrollTo(0, 100000)")
@@ -327,7 +327,7 @@ def test_while_an_airflow_page_loads_neither_its_content_nor_the_bars_words_jump
 ) -> None:
     # Not Chromium's layout shift score: Airflow's own lists move while they load.
     page.add_init_script(EACH_FRAME)
-    page.goto(airflow.url + path)
+    page.goto(airflow.url + path, wait_until="domcontentloaded")
     shows(page, f"Image {TAG}")
     page.get_by_test_id("main-content").wait_for()
     page.wait_for_timeout(500)
@@ -347,14 +347,14 @@ def test_a_strict_content_security_policy_is_enough(anonymous: Page, airflow: Ai
     anonymous.on("console", lambda m: refused.append(m.text) if "tradewind" in m.text else None)
     anonymous.route("**/docs", strict)
     with anonymous.expect_response(re.compile("/tradewind/api/v1/runtime")):
-        anonymous.goto(f"{airflow.url}/docs")
+        anonymous.goto(f"{airflow.url}/docs", wait_until="domcontentloaded")
     shows(anonymous, "Status")
     assert_seen(anonymous)
     assert [text for text in refused if "Content Security Policy" in text] == []
 
 
 def test_a_page_inside_another_page_of_this_server_has_no_bar_of_its_own(page: Page, airflow: AirflowServer) -> None:
-    page.goto(f"{airflow.url}/docs")
+    page.goto(f"{airflow.url}/docs", wait_until="domcontentloaded")
     shows(page, "Status")
     page.evaluate(
         "() => { const f = document.createElement('iframe'); f.src = '/redoc'; document.body.append(f);"
@@ -385,7 +385,7 @@ def test_the_kill_switch_leaves_no_trace_in_any_page(browser: Browser, airflow: 
             assert "tradewind" not in client.get(path).text
         context = logged_in(browser, without)
         page = context.new_page()
-        page.goto(f"{without.url}/dags")
+        page.goto(f"{without.url}/dags", wait_until="domcontentloaded")
         page.get_by_test_id("main-content").wait_for()
         assert page.locator("tradewind-footer").count() == 0
         assert edges(page, "[data-testid=main-content]")["bottom"] == VIEWPORT["height"]
@@ -402,14 +402,14 @@ def test_under_a_path_prefix_with_two_workers_and_malformed_links(
         context = browser.new_context(viewport=VIEWPORT)
         page = context.new_page()
         with page.expect_response(re.compile("/tradewind/static/footer.js")) as script:
-            page.goto(f"{prefixed.url}/")
+            page.goto(f"{prefixed.url}/", wait_until="domcontentloaded")
         assert script.value.url.startswith(f"{prefixed.url}/tradewind/")
         page.fill("[name=username]", "viewer")
         page.fill("[name=password]", prefixed.password("viewer"))
         page.click("[type=submit]")
         page.get_by_test_id("main-content").wait_for()
         for path in ("/", "/dags", "/docs"):
-            page.goto(prefixed.url + path)
+            page.goto(prefixed.url + path, wait_until="domcontentloaded")
             if path != "/docs":
                 page.get_by_test_id("main-content").wait_for()
             for text in (f"Image {TAG}", "Airflow documentation"):

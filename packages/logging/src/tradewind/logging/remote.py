@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["TradewindRemoteLogIO", "airflow_conf", "check_installed", "reading_store"]
 
 log = logging.getLogger("tradewind.logging")
+
+READING_SECONDS = 300.0
 
 # Not logs of tasks, though they go through the same processors.
 _FOREIGN = ("dag_processor/", "scheduler/", ".tradewind/")
@@ -189,12 +193,28 @@ class TradewindRemoteLogIO:
         return connection.open_with_connection(self.settings, self._connection)
 
 
+class _Reading:
+    """The storage of this process for reading, kept for a while: a new session costs a look-up and a client."""
+
+    lock = threading.Lock()
+    pid = 0
+    until = 0.0
+    value: tuple[Store, LogSettings] | None = None
+
+
 def reading_store() -> tuple[Store, LogSettings]:
     """The storage as the api-server and the command line use it, with the connection from Airflow's secrets.
+
+    Kept for `READING_SECONDS`, so that a changed connection is seen without a restart.
 
     Raises:
         LogSettingsError: A setting is malformed, or the storage's package is missing.
     """
-    settings = config.from_conf(airflow_conf())
-    check_installed(settings.remote_base)
-    return connection.open_with_connection(settings, connection.from_environment(settings.conn_id)), settings
+    with _Reading.lock:
+        if _Reading.value is None or _Reading.pid != os.getpid() or time.monotonic() > _Reading.until:
+            settings = config.from_conf(airflow_conf())
+            check_installed(settings.remote_base)
+            store = connection.open_with_connection(settings, connection.from_environment(settings.conn_id))
+            _Reading.value = (store, settings)
+            _Reading.pid, _Reading.until = os.getpid(), time.monotonic() + READING_SECONDS
+        return _Reading.value
