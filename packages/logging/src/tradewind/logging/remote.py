@@ -197,9 +197,9 @@ class _Reading:
     """The storage of this process for reading, kept for a while: a new session costs a look-up and a client."""
 
     lock = threading.Lock()
-    pid = 0
+    made_from: object = None
     until = 0.0
-    value: tuple[Store, LogSettings] | None = None
+    store: Store | None = None
 
 
 def reading_store() -> tuple[Store, LogSettings]:
@@ -210,11 +210,12 @@ def reading_store() -> tuple[Store, LogSettings]:
     Raises:
         LogSettingsError: A setting is malformed, or the storage's package is missing.
     """
+    settings = config.from_conf(airflow_conf())
+    check_installed(settings.remote_base)
+    uri = connection.from_environment(settings.conn_id)
+    made_from = (os.getpid(), settings, uri)
     with _Reading.lock:
-        if _Reading.value is None or _Reading.pid != os.getpid() or time.monotonic() > _Reading.until:
-            settings = config.from_conf(airflow_conf())
-            check_installed(settings.remote_base)
-            store = connection.open_with_connection(settings, connection.from_environment(settings.conn_id))
-            _Reading.value = (store, settings)
-            _Reading.pid, _Reading.until = os.getpid(), time.monotonic() + READING_SECONDS
-        return _Reading.value
+        if _Reading.store is None or _Reading.made_from != made_from or time.monotonic() > _Reading.until:
+            _Reading.store = connection.open_with_connection(settings, uri)
+            _Reading.made_from, _Reading.until = made_from, time.monotonic() + READING_SECONDS
+        return _Reading.store, settings
