@@ -102,9 +102,11 @@ def test_the_killed_supervisors_lines_are_in_the_bucket(airflow, remote, run_id)
 
 def test_the_finished_log_is_one_object_and_the_local_file_is_empty(airflow, remote, run_id):
     log = log_path(run_id, 2)
+    local = airflow.home / "logs" / log
+    # The supervisor reports the task's state first and finishes the log then.
+    wait_for(lambda: local.stat().st_size == 0, what="the local file to be given up", timeout_seconds=30)
     assert list(remote.list(log)) == [log]
     assert len(printed(remote.read(log).decode())) == 80
-    assert (airflow.home / "logs" / log).stat().st_size == 0
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
@@ -127,6 +129,8 @@ def test_airflows_own_reader_reads_what_we_wrote_line_for_line(airflow, remote, 
         remote_base="s3://task-logs/airflow", base_log_folder=airflow.home / "logs", delete_local_copy=False
     )
     log = log_path(run_id, 2)
+    local = airflow.home / "logs" / log
+    wait_for(lambda: local.stat().st_size == 0, what="the local file to be given up", timeout_seconds=30)
     _, messages = reader.read(log, None)
     assert "".join(messages or []) == remote.read(log).decode()
 
