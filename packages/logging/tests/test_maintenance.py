@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,6 @@ from tradewind.logging.store import Store, open_store
 
 LOG = "dag_id=a/run_id=b/attempt=1.log"
 LATER = layout.session_key(LOG, 1700000000000, "3f9a")
-NEEDS_MOTO = pytest.mark.skipif(
-    not (find_spec("moto") and find_spec("s3fs") and find_spec("flask")), reason="needs moto[server,s3] and s3fs"
-)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +41,7 @@ def s3_url():
     process.wait()
 
 
-@pytest.fixture(params=["memory", "file", pytest.param("s3", marks=NEEDS_MOTO)])
+@pytest.fixture(params=["memory", "file", "s3"])
 def store(request, tmp_path) -> Store:
     if request.param == "memory":
         return open_store(f"memory://{secrets.token_hex(4)}/logs")

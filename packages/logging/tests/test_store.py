@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from importlib.util import find_spec
 
 import pytest
 
@@ -20,9 +19,6 @@ from tradewind.logging.store import Store, open_store
 
 LOG = "dag_id=a/run_id=b/attempt=1.log"
 SECRET = "Sup3rS3cretValue"  # noqa: S105 - of a local server
-NEEDS_MOTO = pytest.mark.skipif(
-    not (find_spec("moto") and find_spec("s3fs") and find_spec("flask")), reason="needs moto[server,s3] and s3fs"
-)
 
 
 def wait_for(port: int) -> None:
@@ -92,7 +88,7 @@ def s3():
     server.stop()
 
 
-@pytest.fixture(params=["memory", "file", pytest.param("s3", marks=NEEDS_MOTO)])
+@pytest.fixture(params=["memory", "file", "s3"])
 def store(request, tmp_path) -> Store:
     if request.param == "memory":
         return open_store(f"memory://{secrets.token_hex(4)}/logs")
@@ -261,7 +257,6 @@ def test_deleting_twice_is_no_error(store):
     assert store.list(LOG) == {}
 
 
-@NEEDS_MOTO
 def test_a_missing_bucket_is_a_storage_error_without_secrets(s3, tmp_path):
     file = tmp_path / "local.log"
     file.write_bytes(b"text")
@@ -277,7 +272,6 @@ def test_a_missing_bucket_is_a_storage_error_without_secrets(s3, tmp_path):
         assert SECRET not in str(caught.value)
 
 
-@NEEDS_MOTO
 def test_a_server_that_is_gone_is_a_storage_error_without_secrets(tmp_path):
     file = tmp_path / "local.log"
     file.write_bytes(b"text")

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOG = "dag_id=a/run_id=b/task_id=c/attempt=1.log"
-NEEDS_MOTO = pytest.mark.skipif(
-    not (find_spec("moto") and find_spec("s3fs") and find_spec("flask")), reason="needs moto[server,s3] and s3fs"
-)
 
 # Writes a log as a supervisor does: a journal, then lines; stays until it is killed.
 SUPERVISOR = """
@@ -129,7 +125,7 @@ def s3_client(url: str):
     )
 
 
-@pytest.fixture(params=["memory", "file", pytest.param("s3", marks=NEEDS_MOTO)])
+@pytest.fixture(params=["memory", "file", "s3"])
 def store(request, tmp_path) -> Store:
     if request.param == "memory":
         return open_store(f"memory://{secrets.token_hex(4)}/logs")
@@ -457,7 +453,6 @@ def test_a_storage_that_refuses_keeps_everything_and_the_next_sweep_stores_it(se
     assert stored(store, "dag_id=a/attempt=2.log") == [b"three\n"]
 
 
-@NEEDS_MOTO
 def test_a_deleted_bucket_keeps_everything_until_it_is_back(settings, s3_url):
     bucket = f"logs-{secrets.token_hex(4)}"
     client = s3_client(s3_url)
