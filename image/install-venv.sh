@@ -13,7 +13,7 @@ overlay=/out/tradewind
 if [ -s /run/secrets/ca-bundle ]; then
   export SSL_CERT_FILE=/run/secrets/ca-bundle
 fi
-export UV_LINK_MODE=copy UV_NO_CONFIG=1 UV_PYTHON_DOWNLOADS=never
+export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_NO_CONFIG=1 UV_PYTHON_DOWNLOADS=never
 
 "$build/uv" venv --quiet --python /usr/bin/python3 "$VIRTUAL_ENV"
 "$build/uv" pip install --no-deps --require-hashes --only-binary :all: --requirement "$build/default.txt"
