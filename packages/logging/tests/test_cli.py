@@ -80,7 +80,7 @@ def test_the_commands_are_those_of_the_contract():
 
     (group,) = get_cli_commands()
     assert group.name == "tradewind-logs"
-    assert [command.name for command in group.subcommands] == ["sweep", "compact", "retention", "fsck"]
+    assert [command.name for command in group.subcommands] == ["sweep", "compact", "retention", "fsck", "status"]
     for command in group.subcommands:
         assert "--output" in [flag for arg in command.args for flag in arg.flags]
 

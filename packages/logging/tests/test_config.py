@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import sys
 from configparser import ConfigParser
 
 import pytest
@@ -68,7 +69,8 @@ def test_a_folder_that_is_no_url_is_refused(url):
         from_conf(parser)
 
 
-def test_a_missing_package_is_named_with_the_extra_that_installs_it():
+def test_a_missing_package_is_named_with_the_extra_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(LogSettingsError, match=r"gcsfs: pip install 'tradewind-logging\[gcs\]'"):
         check_installed("gs://bucket/logs")
 

@@ -564,3 +564,17 @@ def test_an_older_attempt_is_read_as_finished(ti, bench, log_server):
     _, events, metadata = bench.read(ti)
     assert (events, metadata["end_of_log"]) == (["a"], True)
     assert log_server.asked == []
+
+
+def test_a_refresh_of_the_ui_reads_only_what_is_new_from_the_storage(ti, bench):
+    first = text_of(*(f"line {number}" for number in range(500)))
+    bench.store.put(LOG, first)
+    _, events, _ = bench.read(ti)
+    assert len(events) == 500
+    more = text_of("news", start=501)
+    bench.store.put(LOG, first + more)
+    bench.counting.bytes = 0
+    # As the UI asks: for everything, without a position.
+    _, events, _ = bench.read(ti)
+    assert (len(events), events[-1]) == (501, "news")
+    assert bench.counting.bytes < len(more) + 5000 < len(first)

@@ -45,6 +45,9 @@ def get_provider_info() -> dict[str, object]:
                     | {"sensitive": True},
                     "include_trigger_logs": _option("Record triggers' logs too.", "boolean", "True"),
                     "read_block_bytes": _option("Bytes of one read.", "integer", "4194304"),
+                    "read_cache_bytes": _option(
+                        "Disk that keeps what was read of running logs; 0 for none.", "integer", "67108864"
+                    ),
                     "retention_days": _option("Age at which retention deletes logs; 0 never.", "integer", "0"),
                     "sweep_on_start": _option("A worker sweeps when it starts.", "boolean", "True"),
                 },

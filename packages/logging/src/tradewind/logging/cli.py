@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tradewind.logging.config import LogSettings
     from tradewind.logging.store import Store
 
-__all__ = ["compact", "fsck", "get_cli_commands", "retention", "sweep"]
+__all__ = ["compact", "fsck", "get_cli_commands", "retention", "status", "sweep"]
 
 
 def get_cli_commands() -> list[GroupCommand]:
@@ -43,6 +43,8 @@ def get_cli_commands() -> list[GroupCommand]:
     def age(default: int, what: str) -> Any:
         text = f"Leave {what} alone that was changed within this time (default {default})."
         return make(("--min-age-seconds",), help=text, type=_number, default=default)
+
+    write = make(("--write",), help="Write, read and delete a small object too.", action="store_true")
 
     def command(name: str, text: str, *args: Any) -> ActionCommand:
         function = lazy_load_command(f"tradewind.logging.cli.{name}")
@@ -69,6 +71,11 @@ def get_cli_commands() -> list[GroupCommand]:
                     repair,
                     session_age,
                 ),
+                command(
+                    "status",
+                    "Tell whether logs reach the storage and what only this disk has; exit 1 unless healthy",
+                    write,
+                ),
             ),
         )
     ]
@@ -80,6 +87,7 @@ def sweep(args: Namespace) -> None:
     Raises:
         SystemExit: With 1 when something is not stored, with 2 for bad input, with 130 or 143 after a signal.
     """
+    from tradewind.logging.metrics import Meter
     from tradewind.logging.sweep import sweep as run
 
     with _guarded() as (store, settings), _progress() as tell:
@@ -92,6 +100,9 @@ def sweep(args: Namespace) -> None:
             dry_run=args.dry_run,
             progress=None if tell is None else lambda path, done, total: tell(f"{path}: {done} of {total} bytes"),
         )
+    meter = Meter()
+    for action in actions:
+        meter.count("swept", outcome=action.outcome)
     _print([asdict(action) for action in actions], args.output, "nothing to sweep")
     if any(action.outcome in {"failed", "incomplete", "lost"} for action in actions):
         raise SystemExit(1)
@@ -141,6 +152,22 @@ def fsck(args: Namespace) -> None:
         findings = run(store, repair=args.repair, min_age_seconds=args.min_age_seconds, held=_held(settings))
     _print([asdict(finding) for finding in findings], args.output, "nothing found")
     if any(finding.severity != "info" for finding in findings):
+        raise SystemExit(1)
+
+
+def status(args: Namespace) -> None:
+    """Print whether logs reach the storage, and what only this disk has.
+
+    Raises:
+        SystemExit: With 1 unless all is well, with 2 for bad input, with 130 or 143 after a signal.
+    """
+    from tradewind.logging.health import check
+
+    with _guarded() as (store, settings):
+        health = asdict(check(store, settings, write=args.write))
+    row = {**health.pop("spooled"), **health}
+    _print([row], args.output, "")
+    if row["status"] != "healthy":
         raise SystemExit(1)
 
 

@@ -40,6 +40,7 @@ class LogSettings:
         storage_options: Arguments of the fsspec file system, beside those of the connection.
         include_trigger_logs: Record triggers' logs too.
         read_block_bytes: Bytes of one read.
+        read_cache_bytes: Disk that the api-server uses to keep what it has read of running logs; 0 for none.
         retention_days: `tradewind-logs retention` deletes logs older than this; 0 never.
         sweep_on_start: A worker sweeps when it starts.
     """
@@ -59,6 +60,7 @@ class LogSettings:
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     include_trigger_logs: bool = True
     read_block_bytes: int = 4 << 20
+    read_cache_bytes: int = 64 << 20
     retention_days: int = 0
     sweep_on_start: bool = True
 
@@ -66,6 +68,15 @@ class LogSettings:
     def scheme(self) -> str:
         """The URL's scheme, for example `s3`."""
         return urlsplit(self.remote_base).scheme
+
+    @property
+    def shown_base(self) -> str:
+        """`remote_base` without a user's password, for people."""
+        parts = urlsplit(self.remote_base)
+        user, at, host = parts.netloc.rpartition("@")
+        if ":" not in user:
+            return self.remote_base
+        return parts._replace(netloc=f"{user.partition(':')[0]}{at}{host}").geturl()
 
 
 def from_conf(conf: Any) -> LogSettings:  # Airflow's two configuration parsers share no importable type
@@ -100,6 +111,7 @@ def from_conf(conf: Any) -> LogSettings:  # Airflow's two configuration parsers 
         storage_options=_options(conf),
         include_trigger_logs=_flag(conf, "include_trigger_logs", default=True),
         read_block_bytes=_whole(conf, "read_block_bytes", defaults.read_block_bytes, least=1 << 12, most=64 << 20),
+        read_cache_bytes=_whole(conf, "read_cache_bytes", defaults.read_cache_bytes, least=0, most=64 << 30),
         retention_days=_whole(conf, "retention_days", 0, least=0, most=36500),
         sweep_on_start=_flag(conf, "sweep_on_start", default=True),
     )

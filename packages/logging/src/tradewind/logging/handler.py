@@ -19,7 +19,6 @@ from hashlib import sha256
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from airflow.utils.log.file_task_handler import (
     _STATES_WITH_COMPLETED_ATTEMPT,
@@ -31,6 +30,7 @@ from airflow.utils.log.file_task_handler import (
 from airflow.utils.state import State, TaskInstanceState
 
 from tradewind.logging import layout, spool
+from tradewind.logging.cache import CachedStore, SessionCache
 from tradewind.logging.exceptions import StorageError, TradewindLoggingError
 from tradewind.logging.layout import Session
 from tradewind.logging.reader import (
@@ -88,6 +88,7 @@ class TradewindTaskHandler(FileTaskHandler):
     ) -> None:
         super().__init__(base_log_folder, max_bytes, backup_count, delay)
         self._source = source
+        self._cache: SessionCache | None = None
 
     def _read(
         self,
@@ -133,7 +134,9 @@ class TradewindTaskHandler(FileTaskHandler):
         plan = _Plan(log)
         try:
             plan.store, plan.settings = self._reading_source()
-            plan.place = _shown(plan.settings.remote_base)
+            if live and plan.settings.read_cache_bytes:
+                plan.store = CachedStore(plan.store, self._cache_of(plan.settings))
+            plan.place = plan.settings.shown_base
             plan.block_bytes = plan.settings.read_block_bytes
             reader = RemoteReader(plan.store, replace(plan.settings, remote_base=plan.place))
             sessions = reader.sessions(log)
@@ -157,6 +160,11 @@ class TradewindTaskHandler(FileTaskHandler):
                 if len(session.segments) > 1
             )
         return plan
+
+    def _cache_of(self, settings: LogSettings) -> SessionCache:
+        if self._cache is None or self._cache.most_bytes != settings.read_cache_bytes:
+            self._cache = SessionCache(settings.read_cache_bytes)
+        return self._cache
 
     def _reading_source(self) -> tuple[Store, LogSettings]:
         if self._source is not None:
@@ -420,10 +428,3 @@ def _age_seconds(plan: _Plan) -> float | None:
         return None
     changes = [item.modified for item in stored if item.modified and layout.belongs(plan.log, item.key)]
     return time.time() - max(changes) if changes else None
-
-
-def _shown(url: str) -> str:
-    """A URL without a user's password."""
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user.partition(':')[0]}{at}{host}").geturl() if ":" in user else url

@@ -18,8 +18,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tradewind.logging import layout, spool
+from tradewind.logging import health, layout, spool
 from tradewind.logging.exceptions import TradewindLoggingError
+from tradewind.logging.metrics import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ LOOK_SECONDS = 1.0
 RETRY_MOST_SECONDS = 30.0
 COMPLETE_SECONDS = 60.0
 SENDERS = 4
+MEASURE_SECONDS = 30.0
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Stats:
         puts: Objects written.
         put_bytes: Bytes written, replaced ones included.
         failures: Attempts that the storage refused.
-        bytes_at_risk: Bytes that only this machine has, when last looked.
+        bytes_at_risk: Bytes of the session last looked at that only this machine has.
         last_error: The last refusal, or None.
     """
 
@@ -73,6 +75,7 @@ class _Stream:
     ended: threading.Event = field(default_factory=threading.Event)
     progressed: float = 0.0
     patience: float = 0.0
+    complete_at: float = 0.0
 
     @property
     def acknowledged(self) -> int:
@@ -97,6 +100,8 @@ class Shipper:
         self._thread: threading.Thread | None = None
         self._budget = _Budget(settings.max_puts_per_second)
         self._store_lock = threading.Lock()
+        self._meter = Meter()
+        self._measured = 0.0
         os.register_at_fork(after_in_child=self._forget)
 
     def begin(self, log_path: str, path: Path, start: int) -> None:
@@ -114,7 +119,7 @@ class Shipper:
         relative = path.relative_to(self.settings.local_base).as_posix()
         journal = spool.open_journal(self.settings.local_base, log_path, relative, start)
         due = now + self.settings.first_flush_seconds
-        stream = _Stream(log_path, path, start, journal, began=now, due=due, progressed=now)
+        stream = _Stream(log_path, path, start, journal, began=now, due=due, progressed=now, complete_at=now)
         with self._wake:
             before = self._streams.pop(log_path, None)
             self._streams[log_path] = stream
@@ -157,6 +162,7 @@ class Shipper:
         while not stream.ended.wait(0.05):
             patience = max(stream.patience, self.settings.upload_timeout_seconds)
             if time.monotonic() - stream.progressed > patience:
+                self._meter.count("left_behind")
                 log.warning(
                     "%s: the storage makes no progress (%s); %d bytes stay in %s for the sweeper",
                     log_path,
@@ -202,7 +208,7 @@ class Shipper:
             with self._wake:
                 if not self._streams:
                     self._thread = None
-                    return
+                    break
                 now = time.monotonic()
                 due = deque(stream for stream in self._streams.values() if stream.due <= now)
                 if not due:
@@ -219,6 +225,22 @@ class Shipper:
             self._serve_all(due)
             for helper in helpers:
                 helper.join()
+            self._measure()
+        # The gauges must not keep what was true before the end.
+        self._measured = 0.0
+        self._measure()
+
+    def _measure(self) -> None:
+        now = time.monotonic()
+        if now - self._measured < MEASURE_SECONDS or not self._meter.enabled:
+            return
+        self._measured = now
+        with self._wake:
+            # Reading a journal of our own would give up its lock.
+            own = {stream.journal.path: stream.journal.record for stream in self._streams.values()}
+        spooled = health.look(self.settings.local_base, own)
+        self._meter.level("bytes_at_risk", spooled.bytes_at_risk)
+        self._meter.level("sessions", spooled.sessions)
 
     def _serve_all(self, due: deque[_Stream]) -> None:
         while True:
@@ -243,6 +265,7 @@ class Shipper:
 
     def _failed(self, stream: _Stream, error: Exception) -> None:
         self.stats.failures += 1
+        self._meter.count("put_failures")
         text = str(error) if isinstance(error, (TradewindLoggingError, OSError)) else type(error).__name__
         if self.stats.last_error != text:
             log.warning("%s is not in the storage yet: %s", stream.log, text)
@@ -269,7 +292,7 @@ class Shipper:
         size = self._size(stream)
         pending = size - stream.acknowledged
         self.stats.bytes_at_risk = pending
-        now = time.monotonic()
+        looked = now = time.monotonic()
         if pending > 0:
             self._send_up_to(stream, size, whole_lines=True)
             now = time.monotonic()
@@ -277,6 +300,7 @@ class Shipper:
             interval = self.settings.economy_interval_seconds if economy else self.settings.flush_interval_seconds
         else:
             interval = min(LOOK_SECONDS, self.settings.flush_interval_seconds)
+        stream.complete_at = looked
         stream.due = now + interval
         return False
 
@@ -309,6 +333,10 @@ class Shipper:
             store.put(layout.part_key(stream.head, stream.sealed), data)
         stream.open_bytes = len(data)
         self._count(stream, len(data))
+        self._meter.took("lag", time.monotonic() - stream.complete_at)
+        with contextlib.suppress(OSError):
+            # For whoever wants to know what only this disk has; nothing depends on it.
+            stream.journal.note(sent=stream.acknowledged)
 
     def _claim(self, stream: _Stream, store: Store, data: bytes) -> None:
         """Find a head of our own: the log's name if it is free, else one that nobody else has."""
@@ -345,6 +373,8 @@ class Shipper:
     def _count(self, stream: _Stream, size: int) -> None:
         self.stats.puts += 1
         self.stats.put_bytes += size
+        self._meter.count("puts")
+        self._meter.count("put_bytes", size)
         self.stats.last_error = None
         stream.progressed = time.monotonic()
 

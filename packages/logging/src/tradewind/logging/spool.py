@@ -20,7 +20,7 @@ import json
 import os
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ class Record:
         started_ms: Milliseconds since the epoch.
         claim: A key that the session tried to create; it may or may not be the head.
         head: The key of the session's head, once it is known.
+        sent: Bytes that the storage has confirmed; what was confirmed last may not be noted yet.
     """
 
     token: str
@@ -54,6 +55,7 @@ class Record:
     started_ms: int
     claim: str | None = None
     head: str | None = None
+    sent: int = 0
 
 
 class Journal:
@@ -72,8 +74,8 @@ class Journal:
         self.path = path
         self.record = record
 
-    def note(self, **fields: str) -> None:
-        """Append `claim` or `head`.
+    def note(self, **fields: str | int) -> None:
+        """Append `claim`, `head`, `path` or `sent`.
 
         Raises:
             OSError: The disk refused.
@@ -81,7 +83,7 @@ class Journal:
         self._file.write(("\n" if self._torn else "") + json.dumps(fields) + "\n")
         self._file.flush()
         self._torn = False
-        self.record = Record(**{**vars(self.record), **fields})
+        self.record = replace(self.record, **fields)  # type: ignore[arg-type] # each field is checked when it is read
 
     def remove(self) -> None:
         """The session is finished: forget it."""
@@ -149,7 +151,7 @@ def read_record(text: str) -> Record | None:
 
 
 def _fits(name: str, value: object) -> bool:
-    if name in {"start", "started_ms"}:
+    if name in {"sent", "start", "started_ms"}:
         return isinstance(value, int) and not isinstance(value, bool) and value >= 0
     return name in {"token", "log", "path", "claim", "head"} and isinstance(value, str)
 
