@@ -19,18 +19,8 @@ from hypothesis import strategies as st
 from tradewind.logging import layout
 from tradewind.logging.config import LogSettings
 from tradewind.logging.exceptions import StorageError
-from tradewind.logging.reader import (
-    ENDGROUP,
-    Portion,
-    RemoteReader,
-    close_groups,
-    end_of,
-    merge,
-    missing,
-    ordered,
-    session_lines,
-    timestamp_of,
-)
+from tradewind.logging.merging import ENDGROUP, close_groups, merge, timestamp_of
+from tradewind.logging.reader import Portion, RemoteReader, end_of, missing, ordered, session_lines
 from tradewind.logging.store import Store, open_store
 
 LOG = "dag_id=d/run_id=r/task_id=t/attempt=1.log"

@@ -8,16 +8,15 @@ closed, because the log page folds everything behind an open group away.
 
 from __future__ import annotations
 
-import heapq
 import json
 import re
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from tradewind.logging import layout
 from tradewind.logging.exceptions import StorageError
 from tradewind.logging.layout import Session
+from tradewind.logging.merging import BEFORE_EVERYTHING, close_groups, merge_numbered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -27,41 +26,26 @@ if TYPE_CHECKING:
     from tradewind.logging.store import Store
 
 __all__ = [
-    "ENDGROUP",
     "FIRST_BLOCK_BYTES",
     "Portion",
     "RemoteReader",
     "Tail",
-    "close_groups",
     "complete_lines",
     "end_of",
     "first_bytes",
-    "merge",
     "missing",
     "ordered",
     "session_lines",
     "start_of",
-    "timestamp_of",
 ]
 
 FIRST_BLOCK_BYTES = 1 << 18
 """The first read of a session is small, so that its first line comes soon; each further one is twice as large."""
 
-ENDGROUP = '{"event":"::endgroup::"}'
-"""The line that closes a group; without a timestamp, so that it stays behind the line before it."""
-
 _OPEN_BLOCKS_BYTES = 32 << 20
 _PRELOAD_BYTES = 8 << 20
 _BACKWARD_BYTES = 1 << 16
-_JSON_LIMIT = 1 << 20
-_BEFORE_EVERYTHING = float("-inf")
 _STARTED = re.compile(r"\.(?P<millis>\d{13})-[0-9a-f]+\.log$")
-_FIRST_KEY = re.compile(r'\{\s?"timestamp":\s?"([^"]{10,40})"')
-_PLAIN = re.compile(r"\[?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d[^\s\]]*)")
-_ISO = re.compile(
-    r"(?P<day>\d{4}-\d\d-\d\d)[T ](?P<time>\d\d:\d\d(?::\d\d)?)(?:[.,](?P<fraction>\d{1,9}))?\s?"
-    r"(?:Z|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?"
-)
 
 
 @dataclass(frozen=True)
@@ -102,7 +86,7 @@ class Portion:
     start: int
     end: int
     tail: Tail | None = None
-    started: float = _BEFORE_EVERYTHING
+    started: float = BEFORE_EVERYTHING
     preloaded: bytes | None = None
 
 
@@ -121,7 +105,7 @@ def start_of(session: Session) -> float:
     """
     match = _STARTED.search(session.head)
     # The first line is what starts a session, so it is a moment older than the session's name.
-    return int(match["millis"]) / 1000 - 1 if match else _BEFORE_EVERYTHING
+    return int(match["millis"]) / 1000 - 1 if match else BEFORE_EVERYTHING
 
 
 def missing(session: Session, place: str) -> list[str]:
@@ -161,81 +145,6 @@ def session_lines(store: Store, session: Session, *, block_bytes: int, start: in
     yield from _lines(_pieces(store, portion, block_bytes))
 
 
-def timestamp_of(line: str) -> float | None:
-    """A line's time in seconds since the epoch; None where it has none. A time without zone is UTC.
-
-    Example:
-        >>> timestamp_of('{"timestamp":"1970-01-01T00:00:01.5Z","event":"x"}')
-        1.5
-        >>> timestamp_of("[1970-01-01T00:00:02+0000] {x.py:1} INFO - y")
-        2.0
-        >>> timestamp_of("Traceback (most recent call last):")
-    """
-    first = line[:1]
-    if first == "{":
-        match = _FIRST_KEY.match(line)
-        if match:
-            return _seconds(match[1])
-        if len(line) > _JSON_LIMIT or '"timestamp"' not in line:
-            return None
-        try:
-            value = json.loads(line).get("timestamp")
-        except (ValueError, RecursionError):
-            return None
-        return _seconds(value) if isinstance(value, str) else None
-    if first == "[" or first.isdigit():
-        match = _PLAIN.match(line)
-        return _seconds(match[1]) if match else None
-    return None
-
-
-def merge(streams: Sequence[Iterable[str]], starts: Sequence[float] | None = None) -> Generator[str, None, None]:
-    """Join streams by time, holding one line of each.
-
-    A stream's own order never changes: its key is the latest time seen in it so far, so a line without a time
-    stays behind its predecessor, and a clock that jumps back reorders nothing.
-
-    Args:
-        streams: Lines; earlier streams win where times are equal.
-        starts: For each stream a time in seconds since the epoch. Its lines count as not older, and it is not
-            opened before the others have reached it.
-
-    Example:
-        >>> a = ["2026-01-01T00:00:01Z a", "  more", "2026-01-01T00:00:03Z b"]
-        >>> list(merge([a, ["2026-01-01T00:00:02Z c"]]))
-        ['2026-01-01T00:00:01Z a', '  more', '2026-01-01T00:00:02Z c', '2026-01-01T00:00:03Z b']
-    """
-    for _, line in _merge(streams, starts):
-        yield line
-
-
-def close_groups(lines: Iterable[tuple[int, str]]) -> Generator[str, None, None]:
-    """Close each group before another stream's lines and at the end.
-
-    Args:
-        lines: (number of the stream, line). No line is dropped or moved.
-
-    Example:
-        >>> list(close_groups([(0, "::group::Run"), (0, "killed"), (1, "again")]))
-        ['::group::Run', 'killed', '{"event":"::endgroup::"}', 'again']
-    """
-    current = -1
-    depth = 0
-    for index, line in lines:
-        if index != current:
-            for _ in range(depth):
-                yield ENDGROUP
-            current, depth = index, 0
-        yield line
-        # What the log page looks for, anywhere in a line.
-        if "::group::" in line:
-            depth += 1
-        elif depth and "::endgroup::" in line:
-            depth -= 1
-    for _ in range(depth):
-        yield ENDGROUP
-
-
 def ordered(
     store: Store | None, portions: Sequence[Portion], block_bytes: int, *extra: Iterable[str]
 ) -> Generator[str, None, None]:
@@ -252,8 +161,8 @@ def ordered(
     # Sessions that are open at once share the memory; those that follow each other are not open at once.
     block_bytes = max(1 << 16, min(block_bytes, _OPEN_BLOCKS_BYTES // max(1, len(portions))))
     streams = [*(_told(store, portion, block_bytes) for portion in portions), *extra]
-    starts = [*(portion.started for portion in portions), *(_BEFORE_EVERYTHING for _ in extra)]
-    yield from close_groups(_merge(streams, starts))
+    starts = [*(portion.started for portion in portions), *(BEFORE_EVERYTHING for _ in extra)]
+    yield from close_groups(merge_numbered(streams, starts))
 
 
 def complete_lines(store: Store | None, portions: Sequence[Portion], block_bytes: int) -> list[Portion]:
@@ -513,51 +422,3 @@ def _last_line_end(store: Store | None, portion: Portion) -> int:
             return begin + newline + 1
         end = begin
     return portion.start
-
-
-def _merge(streams: Sequence[Iterable[str]], starts: Sequence[float] | None = None) -> Iterator[tuple[int, str]]:
-    iterators = [iter(stream) for stream in streams]
-    # A stream that was not opened yet is there without a line.
-    heap: list[tuple[float, int, str | None]] = [
-        (starts[index] if starts else _BEFORE_EVERYTHING, index, None) for index in range(len(streams))
-    ]
-    heapq.heapify(heap)
-    while len(heap) > 1:
-        key, index, line = heap[0]
-        if line is not None:
-            yield index, line
-        following = next(iterators[index], None)
-        if following is None:
-            heapq.heappop(heap)
-            continue
-        time = timestamp_of(following)
-        heapq.heapreplace(heap, (key if time is None or time < key else time, index, following))
-    for _, index, line in heap:
-        # The last one needs no comparing.
-        if line is not None:
-            yield index, line
-        for rest in iterators[index]:
-            yield index, rest
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        # Python 3.10 does not know the Z.
-        value = datetime.fromisoformat(f"{text[:-1]}+00:00" if text[-1:] == "Z" else text)
-    except ValueError:
-        match = _ISO.match(text)
-        if match is None:
-            return None
-        zone = f"{match['sign']}{match['hours']}:{match['minutes'] or '00'}" if match["sign"] else "+00:00"
-        fraction = (match["fraction"] or "0").ljust(6, "0")[:6]
-        seconds = match["time"] if len(match["time"]) > len("00:00") else f"{match['time']}:00"
-        try:
-            value = datetime.fromisoformat(f"{match['day']}T{seconds}.{fraction}{zone}")
-        except ValueError:
-            return None
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=timezone.utc)
-    try:
-        return value.timestamp()
-    except (OverflowError, ValueError):
-        return None
