@@ -8,7 +8,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -117,6 +119,41 @@ def test_a_storage_that_refuses_shows_as_failures_and_as_a_session_left_behind(t
     assert sum(metrics["airflow.tradewind_logging.put_failures"]) >= stats["failures"] > 0
     assert metrics["airflow.tradewind_logging.left_behind"] == [1]
     assert metrics["airflow.tradewind_logging.bytes_at_risk"][0] > 0
+
+
+def test_opentelemetry_gets_the_same(tmp_path):
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+    received: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {
+            "AIRFLOW__METRICS__OTEL_ON": "True",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_METRIC_EXPORT_INTERVAL": "300",
+        }
+        record(tmp_path, f"file://{tmp_path}/remote", environment)
+        server.shutdown()
+    requests = [ExportMetricsServiceRequest.FromString(body) for body in received]
+    names = {
+        metric.name
+        for request in requests
+        for resource in request.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+    assert {f"airflow.tradewind_logging.{name}" for name in ("puts", "put_bytes", "lag", "bytes_at_risk")} <= names
 
 
 def test_nothing_is_loaded_or_sent_where_metrics_are_off(tmp_path, receiver):
