@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-# Tests that need something no wheel offers, and what `.ci/run` installs for them.
-_SPECIAL_MARKERS = ("browser", "broker", "image", "netns")
+# Tests that need something no wheel offers, or wheels that few people want; `.ci/run` installs it for them.
+_SPECIAL_MARKERS = ("azurite", "broker", "browser", "cloud", "image", "netns")
 
 _HOME = Path(tempfile.mkdtemp(prefix="tradewind-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)

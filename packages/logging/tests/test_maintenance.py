@@ -4,10 +4,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,43 +15,6 @@ from tradewind.logging.store import Store, open_store
 
 LOG = "dag_id=a/run_id=b/attempt=1.log"
 LATER = layout.session_key(LOG, 1700000000000, "3f9a")
-
-
-@pytest.fixture(scope="module")
-def s3_url():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            break
-        except OSError:
-            assert time.monotonic() < deadline, "the S3 server does not start"
-            time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    process.kill()
-    process.wait()
-
-
-@pytest.fixture(params=["memory", "file", "s3"])
-def store(request, tmp_path) -> Store:
-    if request.param == "memory":
-        return open_store(f"memory://{secrets.token_hex(4)}/logs")
-    if request.param == "file":
-        return open_store(f"file://{tmp_path}/remote")
-    url = request.getfixturevalue("s3_url")
-    region = {"region_name": "us-east-1"}
-    bucket = f"logs-{secrets.token_hex(4)}"
-    import boto3
-
-    client = boto3.client("s3", endpoint_url=url, aws_access_key_id="k", aws_secret_access_key="s", **region)  # noqa: S106
-    client.create_bucket(Bucket=bucket)
-    client.close()
-    return open_store(f"s3://{bucket}/logs", {"key": "k", "secret": "s", "endpoint_url": url, "client_kwargs": region})
 
 
 @pytest.fixture

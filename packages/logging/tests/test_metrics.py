@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LOG = "dag_id=a/run_id=r/task_id=t/attempt=1.log"
 
 RECORD = f"""
-import json, sys, time
+import json, sys, threading, time
 from pathlib import Path
 import structlog
 from tradewind.logging.config import LogSettings
@@ -43,10 +43,13 @@ with path.open("ab") as file:
         logger.info("a line", number=number)
         time.sleep(0.3)
     io.upload("{LOG}")
-print(json.dumps(vars(io.shipper.stats)))
+while any(thread.name == "tradewind-log-shipper" for thread in threading.enumerate()):
+    if io.shipper.stats.failures:
+        break
+    time.sleep(0.05)
+print("stats", json.dumps(vars(io.shipper.stats)))
 print("loaded" if "airflow._shared.observability.metrics.statsd_logger" in sys.modules
       or "airflow.sdk._shared.observability.metrics.statsd_logger" in sys.modules else "not loaded")
-time.sleep(0.5)
 """
 
 
@@ -87,8 +90,10 @@ def record(tmp_path, remote: str, env: dict[str, str]) -> tuple[dict[str, float]
         check=True,
         timeout=120,
     )
-    stats, loaded = done.stdout.splitlines()[-2:]
-    return json.loads(stats), loaded
+    # A warning of the shipper may stand between them.
+    lines = done.stdout.splitlines()
+    (stats,) = [line.removeprefix("stats ") for line in lines if line.startswith("stats ")]
+    return json.loads(stats), next(line for line in lines if line in {"loaded", "not loaded"})
 
 
 def statsd(receiver: Receiver) -> dict[str, str]:

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -86,57 +85,6 @@ def supervise():
     yield start
     for supervisor in started:
         supervisor.kill()
-
-
-@pytest.fixture(scope="module")
-def s3_url():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            break
-        except OSError:
-            assert time.monotonic() < deadline, "the S3 server does not start"
-            time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    process.kill()
-    process.wait()
-
-
-def s3_store(url: str, bucket: str) -> Store:
-    options = {"key": "key", "secret": "secret", "endpoint_url": url, "client_kwargs": {"region_name": "us-east-1"}}
-    return open_store(f"s3://{bucket}/logs", options)
-
-
-def s3_client(url: str):
-    import boto3
-
-    return boto3.client(
-        "s3",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",  # noqa: S106 - of a local server
-    )
-
-
-@pytest.fixture(params=["memory", "file", "s3"])
-def store(request, tmp_path) -> Store:
-    if request.param == "memory":
-        return open_store(f"memory://{secrets.token_hex(4)}/logs")
-    if request.param == "file":
-        return open_store(f"file://{tmp_path}/remote")
-    url = request.getfixturevalue("s3_url")
-    bucket = f"logs-{secrets.token_hex(4)}"
-    client = s3_client(url)
-    client.create_bucket(Bucket=bucket)
-    client.close()
-    return s3_store(url, bucket)
 
 
 @pytest.fixture
@@ -453,17 +401,15 @@ def test_a_storage_that_refuses_keeps_everything_and_the_next_sweep_stores_it(se
     assert stored(store, "dag_id=a/attempt=2.log") == [b"three\n"]
 
 
-def test_a_deleted_bucket_keeps_everything_until_it_is_back(settings, s3_url):
+def test_a_deleted_bucket_keeps_everything_until_it_is_back(settings, s3):
     bucket = f"logs-{secrets.token_hex(4)}"
-    client = s3_client(s3_url)
-    store = s3_store(s3_url, bucket)
+    store = s3.store(bucket)
     session(settings, b"text\n")
     (action,) = sweep(store, settings)
     assert action.outcome == "failed"
-    assert "secret" not in action.reason
+    assert s3.secret not in action.reason
     assert (settings.local_base / LOG).read_bytes() == b"text\n"
-    client.create_bucket(Bucket=bucket)
-    client.close()
+    s3.client.create_bucket(Bucket=bucket)
     assert outcomes(sweep(store, settings)) == ["uploaded"]
     assert stored(store) == [b"text\n"]
 

@@ -43,11 +43,12 @@ def airflow_conf() -> Any:
     return conf
 
 
-def check_installed(url: str) -> None:
-    """Look, without importing it, whether the storage's package is there.
+def check_installed(url: str, conn_id: str | None = None) -> None:
+    """Look, without importing it, whether the storage's package is there, and a connection's provider.
 
     Args:
         url: `[logging] remote_base_log_folder`.
+        conn_id: `[logging] remote_log_conn_id`.
 
     Raises:
         LogSettingsError: It is missing; the message names the extra.
@@ -71,6 +72,18 @@ def check_installed(url: str) -> None:
             f"[logging] remote_base_log_folder={url!r} needs the package {_MODULES[backend.protocol]}: "
             f"pip install 'tradewind-logging[{backend.extra}]'"
         )
+    elif conn_id and (provider := connection.PROVIDERS.get(backend.protocol)) and not _is_there(provider):
+        raise LogSettingsError(
+            f"[logging] remote_log_conn_id={conn_id!r} on {scheme}:// needs {provider}: "
+            f"pip install 'tradewind-logging[{backend.extra}]'"
+        )
+
+
+def _is_there(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 class TradewindRemoteLogIO:
@@ -99,7 +112,7 @@ class TradewindRemoteLogIO:
             LogSettingsError: A setting is malformed, or the storage's package is missing.
         """
         settings = config.from_conf(airflow_conf())
-        check_installed(settings.remote_base)
+        check_installed(settings.remote_base, settings.conn_id)
         return cls(settings)
 
     @property
@@ -187,7 +200,7 @@ class TradewindRemoteLogIO:
         try:
             return RemoteReader(self._open_store(), self.settings).stream(relative_path)
         except TradewindLoggingError as error:
-            return [f"Could not read {self.settings.remote_base}: {error}"], []
+            return [f"Could not read {self.settings.shown_base}: {error}"], []
 
     def _open_store(self) -> Store:
         return connection.open_with_connection(self.settings, self._connection)
@@ -211,7 +224,7 @@ def reading_store() -> tuple[Store, LogSettings]:
         LogSettingsError: A setting is malformed, or the storage's package is missing.
     """
     settings = config.from_conf(airflow_conf())
-    check_installed(settings.remote_base)
+    check_installed(settings.remote_base, settings.conn_id)
     uri = connection.from_environment(settings.conn_id)
     made_from = (os.getpid(), settings, uri)
     with _Reading.lock:

@@ -6,6 +6,7 @@ Keys are relative to the base. Nothing is ever appended, and nothing is read in 
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from contextlib import suppress
@@ -19,7 +20,16 @@ from tradewind.logging.exceptions import LogSettingsError, StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["BACKENDS", "Backend", "Store", "Stored", "open_store"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Store",
+    "Stored",
+    "keep_azure_quiet",
+    "keep_gcsfs_quiet",
+    "open_store",
+    "split_azure",
+]
 
 UPLOAD_BLOCK_BYTES = 5 << 20
 """One part of a multipart upload, S3's smallest; it takes 10,000 parts, so an object may have 50 GB."""
@@ -140,6 +150,7 @@ class Store:
         end: int | None = None,
         *,
         progress: Callable[[int], None] | None = None,
+        confirm: Callable[[], None] | None = None,
     ) -> None:
         """Write bytes of a local file as one object, in bounded memory, replacing an old one at once.
 
@@ -149,28 +160,37 @@ class Store:
             start: First byte.
             end: Byte to stop before; the file's end when None.
             progress: Told the number of bytes written so far, after each block.
+            confirm: Called when all but the last step is done; the old object stays when it raises.
 
         Raises:
-            StorageError: The storage refused; the old object is as it was.
+            StorageError: The storage refused, or `confirm` did; the old object is as it was.
         """
         try:
             if self.backend.local:
-                self._replace_local(Path(self.path(key)), _blocks(path, start, end, progress))
+                self._replace_local(Path(self.path(key)), _blocks(path, start, end, progress), confirm)
                 return
             if not self.backend.streaming:
-                self.filesystem.pipe_file(self.path(key), b"".join(_blocks(path, start, end, progress)))
+                data = b"".join(_blocks(path, start, end, progress))
+                if confirm is not None:
+                    confirm()
+                self.filesystem.pipe_file(self.path(key), data)
                 return
             upload = self.filesystem.open(self.path(key), "wb", block_size=UPLOAD_BLOCK_BYTES)
             try:
                 for block in _blocks(path, start, end, progress):
                     upload.write(block)
+                if confirm is not None:
+                    confirm()
+                upload.close()
             except BaseException:
+                # Else the parts of an upload that is not finished stay in the bucket, unseen and paid for.
                 with suppress(Exception):
                     upload.discard()
                 # close() would publish what was written so far.
                 upload.closed = True
                 raise
-            upload.close()
+        except StorageError:
+            raise
         except Exception as error:
             raise _storage_error("write", key, error) from error
 
@@ -276,13 +296,15 @@ class Store:
         return True
 
     @staticmethod
-    def _replace_local(path: Path, blocks: Iterator[bytes]) -> None:
+    def _replace_local(path: Path, blocks: Iterator[bytes], confirm: Callable[[], None] | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             with new.open("wb") as file:
                 for block in blocks:
                     file.write(block)
+            if confirm is not None:
+                confirm()
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
@@ -313,27 +335,83 @@ def _storage_error(verb: str, key: str, error: Exception) -> StorageError:
     return StorageError(f"can't {verb} {key}: {type(error).__name__}{f' ({os.strerror(code)})' if code else ''}")
 
 
-def open_store(url: str, storage_options: Mapping[str, Any] | None = None, *, filesystem: Any = None) -> Store:
+def keep_gcsfs_quiet() -> None:
+    """Keep gcsfs from probing the bucket's type over gRPC for up to a minute, unless the user asked for it."""
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
+
+def keep_azure_quiet() -> None:
+    """Keep Azure's SDK from logging some twenty lines for each request; `AZURE_HTTP_LOGGING_LEVEL` as in Airflow."""
+    logger = logging.getLogger("azure.core.pipeline.policies.http_logging_policy")
+    try:
+        logger.setLevel(os.environ.get("AZURE_HTTP_LOGGING_LEVEL", logging.WARNING))
+    except ValueError:
+        logger.setLevel(logging.WARNING)
+
+
+def split_azure(url: str, container: str | None = None) -> tuple[str, str]:
+    """An Azure URL as container and path, and the account's host where it names one.
+
+    Args:
+        url: `abfs://container/path`, `abfs://container@account.dfs.core.windows.net/path`,
+            `wasb://container@account.blob.core.windows.net/path`, or Airflow's own `wasb://path`, which names no
+            container.
+        container: That of `wasb://path`; Airflow's default when None.
+
+    Example:
+        >>> split_azure("abfs://logs/prod")
+        ('logs/prod', '')
+        >>> split_azure("abfss://logs@acme.dfs.core.windows.net/prod")
+        ('logs/prod', 'acme.blob.core.windows.net')
+        >>> split_azure("wasb://prod/tasks", "logs")
+        ('logs/prod/tasks', '')
+    """
+    parts = urlsplit(url)
+    named, at, host = parts.netloc.rpartition("@")
+    if at:
+        return f"{named}{parts.path}", host.replace(".dfs.", ".blob.", 1)
+    if parts.scheme in {"wasb", "wasbs"}:
+        return f"{container or 'airflow-logs'}/{host}{parts.path}".rstrip("/"), ""
+    return f"{host}{parts.path}", ""
+
+
+def open_store(
+    url: str,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    filesystem: Any = None,
+    container: str | None = None,
+) -> Store:
     """Open a storage by its URL.
 
     Args:
         url: For example `s3://bucket/logs`.
         storage_options: Arguments of the fsspec file system.
         filesystem: A file system to use instead of one made from the options (a connection's).
+        container: The container of a `wasb://` URL that names none; see `split_azure`.
 
     Raises:
         LogSettingsError: The scheme is unknown, or its package is not installed; the message names the extra.
     """
     parts = urlsplit(url)
     backend = BACKENDS.get(parts.scheme) or Backend(parts.scheme, create_exclusive=False, prefix_listing=False)
+    options = dict(storage_options or {})
+    if backend.local:
+        root = parts.path or f"/{parts.netloc}"
+    elif backend.protocol == "abfs":
+        keep_azure_quiet()
+        root, host = split_azure(url, container)
+        if host and not {"account_name", "connection_string"} & options.keys():
+            options.update(account_name=host.split(".")[0], account_host=host)
+    else:
+        root = f"{parts.netloc}{parts.path}" if parts.netloc else parts.path
     if filesystem is None:
         import fsspec
 
         if backend.protocol == "gcs":
-            # Without it gcsfs probes the bucket's type over gRPC for up to a minute.
-            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+            keep_gcsfs_quiet()
         try:
-            filesystem = fsspec.filesystem(backend.protocol, use_listings_cache=False, **dict(storage_options or {}))
+            filesystem = fsspec.filesystem(backend.protocol, **{"use_listings_cache": False, **options})
         except (ImportError, ValueError) as error:
             hint = f": pip install 'tradewind-logging[{backend.extra}]'" if backend.extra else ""
             known = ", ".join(sorted(BACKENDS))
@@ -341,8 +419,4 @@ def open_store(url: str, storage_options: Mapping[str, Any] | None = None, *, fi
                 f"[logging] remote_base_log_folder={url!r}: no file system for {parts.scheme}:// "
                 f"({type(error).__name__}){hint or f'; expected one of {known}, or another protocol of fsspec'}"
             ) from error
-    if backend.local:
-        root = parts.path or f"/{parts.netloc}"
-    else:
-        root = f"{parts.netloc}{parts.path}" if parts.netloc else parts.path
     return Store(filesystem, root, backend)
