@@ -42,7 +42,8 @@ START_TIMEOUT_SECONDS = 240.0
 
 STOP_TIMEOUT_SECONDS = 15.0
 _LOG_TAIL_CHARACTERS = 4000
-_PREFIXES_OF_THE_CALLERS_OWN_DEPLOYMENT = ("AIRFLOW_", "TRADEWIND_")
+# Airflow raises instead of falling back where PYTEST_CURRENT_TEST is set.
+_NOT_INHERITED = ("AIRFLOW_", "PYTEST_CURRENT_TEST", "TRADEWIND_")
 
 _T = TypeVar("_T")
 
@@ -138,11 +139,7 @@ class AirflowServer:
         self.env = self._environment(secret_file.read_text(encoding="utf-8")) | dict(env or {})
 
     def _environment(self, secret: str) -> dict[str, str]:
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(_PREFIXES_OF_THE_CALLERS_OWN_DEPLOYMENT)
-        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
         users = ",".join(f"{user}:{role}" for user, role in self.users.items())
         return inherited | {
             "AIRFLOW_HOME": str(self.home),
@@ -250,6 +247,10 @@ class AirflowServer:
         return "".join(
             p.output.read_text(encoding="utf-8", errors="replace") for p in self._processes if p.name == component
         )
+
+    def pids(self, component: str) -> list[int]:
+        """Ids of the processes of this component that were started and not stopped, oldest first."""
+        return [process.popen.pid for process in self._processes if process.name == component]
 
     def client(self, user: str | None = None) -> httpx.Client:
         """An HTTP client of this server, with the user's token as Bearer, or anonymous.

@@ -186,16 +186,23 @@ def merge(store: Store, session: layout.Session) -> None:
     """
     if session.gaps:
         raise ValueError(f"{session.head}: expected a session without gaps, not {session.gaps}")
-    before = find_session(store, session.head)[1]
+    found, before = find_session(store, session.head)
+    if found != session:
+        raise StorageError(f"can't compact {session.head}: it was changed meanwhile")
+
+    def confirm() -> None:
+        # Its writer may have put the whole session there while we read: that must not be replaced by less.
+        if find_session(store, session.head)[1] != before:
+            raise StorageError(f"can't compact {session.head}: it was changed meanwhile")
+
     if len(session.segments) > 1:
         with tempfile.NamedTemporaryFile(prefix="tradewind-logs-") as copy:
             for block in blocks(store, session):
                 copy.write(block)
             copy.flush()
-            # Its writer may have put the whole session there while we read: that must not be replaced by less.
-            if find_session(store, session.head)[1] != before:
-                raise StorageError(f"can't compact {session.head}: it was changed meanwhile")
-            store.put_file(session.head, Path(copy.name))
+            confirm()
+            # Once more at the last moment: an upload of gigabytes takes minutes.
+            store.put_file(session.head, Path(copy.name), confirm=confirm)
     _, after = find_session(store, session.head)
     if after.get(session.head, -1) < session.size:
         raise StorageError(

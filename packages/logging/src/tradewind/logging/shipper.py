@@ -15,11 +15,11 @@ import os
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tradewind.logging import health, layout, spool
-from tradewind.logging.exceptions import TradewindLoggingError
+from tradewind.logging.exceptions import StorageError, TradewindLoggingError
 from tradewind.logging.metrics import Meter
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ log = logging.getLogger("tradewind.logging")
 
 LOOK_SECONDS = 1.0
 RETRY_MOST_SECONDS = 30.0
-COMPLETE_SECONDS = 60.0
+COMPLETE_MOST_SECONDS = 60.0
+COMPLETE_BYTES_PER_SECOND = 100e6
+REOPEN_AFTER_FAILURES = 5
+REOPEN_SECONDS = 5.0
 SENDERS = 4
 MEASURE_SECONDS = 30.0
 
@@ -100,6 +103,8 @@ class Shipper:
         self._thread: threading.Thread | None = None
         self._budget = _Budget(settings.max_puts_per_second)
         self._store_lock = threading.Lock()
+        self._opened = 0.0
+        self._refused = 0
         self._meter = Meter()
         self._measured = 0.0
         os.register_at_fork(after_in_child=self._forget)
@@ -112,12 +117,16 @@ class Shipper:
             path: The local file.
             start: Its first byte of this session.
 
-        Raises:
-            OSError: The journal can't be written; nothing is sent then, and the file stays for the sweeper.
+        A journal that can't be written, because the disk is full for example, is tried again; until then nothing
+        is sent: a sweeper could not know that it was. What is left at the end is sent without one.
         """
         now = time.monotonic()
         relative = path.relative_to(self.settings.local_base).as_posix()
-        journal = spool.open_journal(self.settings.local_base, log_path, relative, start)
+        try:
+            journal = spool.open_journal(self.settings.local_base, log_path, relative, start)
+        except OSError as error:
+            log.warning("%s is not recorded until its journal can be written: %s", log_path, error)
+            journal = spool.unwritten_journal(self.settings.local_base, log_path, relative, start)
         due = now + self.settings.first_flush_seconds
         stream = _Stream(log_path, path, start, journal, began=now, due=due, progressed=now, complete_at=now)
         with self._wake:
@@ -179,9 +188,10 @@ class Shipper:
         with contextlib.suppress(OSError):
             stream.path.rename(aside)
             stream.path = aside
-            stream.journal.note(path=aside.relative_to(self.settings.local_base).as_posix())
             self._streams.pop(stream.log, None)
             self._streams[f"{stream.log}#{stream.journal.record.token}"] = stream
+            # Last, because the disk may refuse; the sweeper finds the file by the token too.
+            stream.journal.note(path=aside.relative_to(self.settings.local_base).as_posix())
 
     def _forget(self) -> None:
         # In a forked child: neither the thread nor the sessions are ours. Closing our copies of the journals'
@@ -194,6 +204,8 @@ class Shipper:
             _thread=None,
             _store=None,
             _store_lock=threading.Lock(),
+            _opened=0.0,
+            _refused=0,
             _budget=_Budget(self.settings.max_puts_per_second),
             stats=Stats(),
         )
@@ -252,6 +264,9 @@ class Shipper:
 
     def _serve(self, stream: _Stream) -> None:
         try:
+            if not stream.journal.written and not self._write_journal(stream) and not stream.finishing:
+                stream.due = time.monotonic() + self.settings.flush_interval_seconds
+                return
             done = self._finish(stream) if stream.finishing else self._send(stream)
         except Exception as error:  # noqa: BLE001 - a task must not notice what happens in here
             self._failed(stream, error)
@@ -270,7 +285,8 @@ class Shipper:
         if self.stats.last_error != text:
             log.warning("%s is not in the storage yet: %s", stream.log, text)
         self.stats.last_error = text
-        stream.retries += 1
+        # A new store is worth trying soon.
+        stream.retries = 1 if self._reconsider(error) else stream.retries + 1
         stream.patience = 0.0
         delay = min(RETRY_MOST_SECONDS, 0.5 * 2 ** min(stream.retries, 6))
         stream.due = time.monotonic() + delay
@@ -279,7 +295,49 @@ class Shipper:
         with self._store_lock:
             if self._store is None:
                 self._store = self._open_store()
+                self._opened = time.monotonic()
             return self._store
+
+    def _reconsider(self, error: Exception) -> bool:
+        """Give a store up whose credentials the storage refuses, or that fails again and again.
+
+        The next one is opened with the connection that Airflow gave last, and with credentials read anew.
+        Returns True when it was given up.
+        """
+        if not isinstance(error, StorageError):
+            return False
+        with self._store_lock:
+            self._refused += 1
+            if self._store is None or not (_is_refusal(error) or self._refused >= REOPEN_AFTER_FAILURES):
+                return False
+            # Opening may ask an identity provider: not for each of a triggerer's thousand logs.
+            if time.monotonic() - self._opened < REOPEN_SECONDS:
+                return False
+            # fsspec gives out the same object, with the same credentials, for the same arguments.
+            type(self._store.filesystem).clear_instance_cache()
+            self._store = None
+            self._refused = 0
+            return True
+
+    def _write_journal(self, stream: _Stream) -> bool:
+        record = stream.journal.record
+        with contextlib.suppress(OSError):
+            journal = spool.open_journal(self.settings.local_base, record.log, record.path, record.start)
+            if record.claim or record.head:
+                known = {"claim": record.claim or "", "head": record.head or ""}
+                journal.note(**{name: value for name, value in known.items() if value})
+            stream.journal = journal
+            return True
+        return False
+
+    def _note(self, stream: _Stream, **fields: str) -> None:
+        try:
+            stream.journal.note(**fields)
+        except OSError:
+            # While the task runs there is time to wait for room on the disk.
+            if not stream.finishing:
+                raise
+            stream.journal.record = replace(stream.journal.record, **fields)  # type: ignore[arg-type] # all are texts
 
     def _size(self, stream: _Stream) -> int:
         try:
@@ -342,19 +400,20 @@ class Shipper:
         """Find a head of our own: the log's name if it is free, else one that nobody else has."""
         record = stream.journal.record
         if record.claim is None:
-            stream.journal.note(claim=stream.log)
-            if store.create(stream.log, data):
+            self._note(stream, claim=stream.log)
+            # An answer that got lost makes the client try again, and then find what it has just created.
+            if store.create(stream.log, data) or self._has(store, stream.log, data):
                 stream.head = stream.log
-                stream.journal.note(head=stream.head)
+                self._note(stream, head=stream.head)
                 return
         # After a failed attempt the claim is doubtful: the object may be ours, or another session's.
         elif self._is_ours(stream, store):
             stream.head = stream.log
-            stream.journal.note(head=stream.head)
+            self._note(stream, head=stream.head)
             store.put(stream.head, data)
             return
         stream.head = layout.session_key(stream.log, record.started_ms, record.token)
-        stream.journal.note(head=stream.head)
+        self._note(stream, head=stream.head)
         store.put(stream.head, data)
 
     def _is_ours(self, stream: _Stream, store: Store) -> bool:
@@ -363,12 +422,22 @@ class Shipper:
             # Never arrived: claim again.
             with stream.path.open("rb") as file:
                 file.seek(stream.start)
-                return store.create(stream.log, file.read(min(self.settings.part_bytes, self._size(stream))))
+                data = file.read(min(self.settings.part_bytes, self._size(stream)))
+                return store.create(stream.log, data) or self._has(store, stream.log, data)
         if not 0 < size <= min(self.settings.part_bytes, self._size(stream)):
             return False
         with stream.path.open("rb") as file:
             file.seek(stream.start)
             return file.read(size) == store.read(stream.log)
+
+    @staticmethod
+    def _has(store: Store, key: str, data: bytes) -> bool:
+        """Whether an object has just these bytes; each line has its time, so no other session's has."""
+        if not store.backend.create_exclusive:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            return store.read(key, 0, len(data) + 1) == data
+        return False
 
     def _count(self, stream: _Stream, size: int) -> None:
         self.stats.puts += 1
@@ -376,6 +445,7 @@ class Shipper:
         self._meter.count("puts")
         self._meter.count("put_bytes", size)
         self.stats.last_error = None
+        self._refused = 0
         stream.progressed = time.monotonic()
 
     def _finish(self, stream: _Stream) -> bool:
@@ -403,23 +473,35 @@ class Shipper:
 
     def _replace_by_whole(self, stream: _Stream, size: int) -> None:
         store = self._storage()
-        if stream.head is None:
+        if stream.head is None and not stream.journal.written:
+            record = stream.journal.record
+            stream.head = layout.session_key(stream.log, record.started_ms, record.token)
+        elif stream.head is None:
             self._send_up_to(stream, min(size, self.settings.part_bytes), whole_lines=False)
         head = stream.head or stream.log
 
         def progress(done: int) -> None:
             stream.progressed = time.monotonic()
             # With the last byte there, the storage puts the parts together, and says nothing meanwhile.
-            stream.patience = COMPLETE_SECONDS if done >= size else 0.0
+            stream.patience = min(COMPLETE_MOST_SECONDS, size / COMPLETE_BYTES_PER_SECOND) if done >= size else 0.0
 
         self._budget.wait()
         store.put_file(head, stream.path, stream.start, stream.start + size, progress=progress)
         self._count(stream, size)
+        stored = self._whole(store, head, size)
+        stream.sealed, stream.open_bytes = size, 0
+        parts = [key for key in stored if layout.split_key(key)[0] == head and key != head]
+        if parts:
+            store.delete(parts)
+            # Somebody who puts the parts together elsewhere may have replaced the head by less meanwhile.
+            self._whole(store, head, size)
+
+    @staticmethod
+    def _whole(store: Store, head: str, size: int) -> dict[str, int]:
         stored = store.list(head)
         if stored.get(head) != size:
             raise TradewindLoggingError(f"{head}: the storage has {stored.get(head)} bytes, expected {size}")
-        stream.sealed, stream.open_bytes = size, 0
-        store.delete(key for key in stored if layout.split_key(key)[0] == head and key != head)
+        return stored
 
     def _others(self, stream: _Stream) -> bool:
         """Whether another unfinished session has bytes in the same file; it is emptied only without one."""
@@ -434,6 +516,34 @@ class Shipper:
                 if record is not None and record.path == path:
                     return True
         return False
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the storage refused the credentials, as far as its SDK tells."""
+    cause: BaseException | None = error
+    while cause is not None:
+        codes = {getattr(cause, name, None) for name in ("code", "status", "status_code") if _is_code(cause, name)}
+        if isinstance(cause, PermissionError) or codes & {401, 403} or type(cause).__name__ in _REFUSALS:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _is_code(error: BaseException, name: str) -> bool:
+    return isinstance(getattr(error, name, None), int)
+
+
+_REFUSALS = frozenset(
+    {
+        "ClientAuthenticationError",
+        "CredentialRetrievalError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "RefreshError",
+        "TokenRetrievalError",
+        "UnauthorizedSSOTokenError",
+    }
+)
 
 
 class _Budget:

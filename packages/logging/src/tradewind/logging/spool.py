@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FOLDER", "Journal", "Record", "journals", "open_journal", "read_record", "take_over"]
+__all__ = ["FOLDER", "Journal", "Record", "journals", "open_journal", "read_record", "take_over", "unwritten_journal"]
 
 FOLDER = Path(".tradewind") / "sessions"
 """Below `[logging] base_log_folder`; no log lies in it."""
@@ -62,17 +62,23 @@ class Journal:
     """An open, locked journal.
 
     Args:
-        file: The file; its lock is released when it is closed.
+        file: The file; its lock is released when it is closed. None for a journal that the disk refused: it is
+            kept in memory, and nobody else knows of the session.
         path: Where it lies.
         record: What it says.
         torn: Its last line may be: a new one begins with a line break.
     """
 
-    def __init__(self, file: IO[str], path: Path, record: Record, *, torn: bool = False) -> None:
+    def __init__(self, file: IO[str] | None, path: Path, record: Record, *, torn: bool = False) -> None:
         self._file = file
         self._torn = torn
         self.path = path
         self.record = record
+
+    @property
+    def written(self) -> bool:
+        """Whether it is on the disk."""
+        return self._file is not None
 
     def note(self, **fields: str | int) -> None:
         """Append `claim`, `head`, `path` or `sent`.
@@ -80,21 +86,25 @@ class Journal:
         Raises:
             OSError: The disk refused.
         """
-        self._file.write(("\n" if self._torn else "") + json.dumps(fields) + "\n")
-        self._file.flush()
-        self._torn = False
+        if self._file is not None:
+            self._file.write(("\n" if self._torn else "") + json.dumps(fields) + "\n")
+            self._file.flush()
+            self._torn = False
         self.record = replace(self.record, **fields)  # type: ignore[arg-type] # each field is checked when it is read
 
     def remove(self) -> None:
         """The session is finished: forget it."""
+        if self._file is None:
+            return
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
         self.close()
 
     def close(self) -> None:
         """Release the lock; the journal stays for whoever finishes the session."""
-        with contextlib.suppress(OSError):
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 def open_journal(local_base: Path, log: str, path: str, start: int) -> Journal:
@@ -111,8 +121,8 @@ def open_journal(local_base: Path, log: str, path: str, start: int) -> Journal:
     """
     folder = local_base / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(6)
-    record = Record(token, log, path, start, int(time.time() * 1000))
+    record = _new_record(log, path, start)
+    token = record.token
     target = folder / f"{token}.jsonl"
     # The name that readers look for appears only when the lock is held and the first line is there.
     new = folder / f".{token}.new"
@@ -123,10 +133,23 @@ def open_journal(local_base: Path, log: str, path: str, start: int) -> Journal:
         file.flush()
         new.rename(target)
     except BaseException:
-        file.close()
         new.unlink(missing_ok=True)
+        # A full disk refuses once more what is still to be written.
+        with contextlib.suppress(OSError):
+            file.close()
         raise
     return Journal(file, target, record)
+
+
+def unwritten_journal(local_base: Path, log: str, path: str, start: int) -> Journal:
+    """Begin a session of which the disk can't be told; the arguments are those of `open_journal`."""
+    record = _new_record(log, path, start)
+    return Journal(None, local_base / FOLDER / f"{record.token}.jsonl", record)
+
+
+def _new_record(log: str, path: str, start: int) -> Record:
+    # A clock before 1970 would give a number that no reader takes.
+    return Record(secrets.token_hex(6), log, path, start, max(0, int(time.time() * 1000)))
 
 
 def read_record(text: str) -> Record | None:

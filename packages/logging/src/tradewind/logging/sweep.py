@@ -52,6 +52,7 @@ LOCK = Path(".tradewind") / "sweep.lock"
 """Below the base log folder: locked by the sweeper at work."""
 
 _ASIDE = ".done"
+_CLOCK_SECONDS = 3600.0
 _FIRST_BYTES = 1 << 16
 _LOG_NAME = re.compile(r"[^.].*\.log(\..+)?")
 _POLL_SECONDS = 0.1
@@ -338,7 +339,8 @@ class _Sweeper:
     def _leftovers(self, skip: set[str]) -> list[str]:
         """Files, relative to the base, that no journal names and nobody writes."""
         candidates = {}
-        newest = time.time() - self._min_age_seconds
+        now = time.time()
+        newest, wrong = now - self._min_age_seconds, now + self._min_age_seconds + _CLOCK_SECONDS
         storage = Path(self._store.root).resolve() if self._store.backend.local else None
         for folder, folders, names in os.walk(self._below):
             here = Path(folder)
@@ -349,7 +351,9 @@ class _Sweeper:
                 if _LOG_NAME.fullmatch(name) and (self._settings.include_trigger_logs or ".trigger." not in name):
                     with contextlib.suppress(OSError):
                         found = (here / name).lstat()
-                        if stat.S_ISREG(found.st_mode) and found.st_size and found.st_mtime <= newest:
+                        # A time far ahead is a wrong clock's; waiting for it could take years.
+                        old = not newest < found.st_mtime <= wrong
+                        if stat.S_ISREG(found.st_mode) and found.st_size and old:
                             relative = (here / name).relative_to(self._base).as_posix()
                             candidates[relative] = (found.st_dev, found.st_ino)
         if not candidates:
