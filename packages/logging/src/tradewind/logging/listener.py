@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the sweeper beside a scheduler or a triggerer, the components whose processes record logs."""
+"""Sweeps when a component starts that runs supervisors or triggers: scheduler, triggerer, Celery worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 
 from airflow.listeners import hookimpl
 
-__all__ = ["on_starting"]
+__all__ = ["on_starting", "sweep_aside", "sweep_when_celery_is_ready"]
 
 log = logging.getLogger("tradewind.logging")
 
@@ -19,13 +19,28 @@ _JOBS = {"SchedulerJob", "TriggererJob"}
 
 @hookimpl
 def on_starting(component: object) -> None:
-    """Sweep in a process of its own: this one may hold journals, and it is about to fork.
+    """Sweep when one of Airflow's jobs starts.
 
     Args:
         component: Airflow's job that starts.
     """
-    if getattr(component, "job_type", None) not in _JOBS:
-        return
+    if getattr(component, "job_type", None) in _JOBS:
+        sweep_aside()
+
+
+def sweep_when_celery_is_ready() -> None:
+    """Sweep when this process, `airflow celery worker`, has reached its broker; a worker is none of Airflow's jobs."""
+    from celery.signals import worker_ready
+
+    worker_ready.connect(_worker_ready, weak=False)
+
+
+def _worker_ready(**_: object) -> None:
+    sweep_aside()
+
+
+def sweep_aside() -> None:
+    """Sweep in a process of its own: this one may hold journals, and it is about to fork."""
     try:
         from airflow.logging_config import get_remote_task_log
 

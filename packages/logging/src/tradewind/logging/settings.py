@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import Any
 
 from tradewind.logging.exceptions import TradewindLoggingError
@@ -76,3 +77,8 @@ if _conf.getboolean("logging", "remote_logging"):
         DEFAULT_REMOTE_CONN_ID = REMOTE_TASK_LOG.settings.conn_id
     except TradewindLoggingError as error:
         log.error("Task logs stay local: %s", error)  # noqa: TRY400 - the message says all; a trace adds nothing
+    else:
+        if sys.argv[1:3] == ["celery", "worker"]:
+            from tradewind.logging.listener import sweep_when_celery_is_ready
+
+            sweep_when_celery_is_ready()
