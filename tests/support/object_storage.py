@@ -65,6 +65,12 @@ class S3Server:
         )
         _wait_for(self._process, self.url)
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """End it."""
         if self._process is not None:

@@ -10,6 +10,8 @@ chosen in the order of the provider's `WasbHook`, which can't.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import logging
 import os
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from tradewind.logging.config import LogSettings
 
-__all__ = ["PROVIDERS", "from_environment", "open_with_connection"]
+__all__ = ["PROVIDERS", "from_environment", "import_storage", "open_with_connection"]
 
 log = logging.getLogger("tradewind.logging")
 
@@ -51,6 +53,24 @@ def from_environment(conn_id: str | None) -> str | None:
         conn_id: The connection's id.
     """
     return os.environ.get(f"AIRFLOW_CONN_{conn_id.upper()}") if conn_id else None
+
+
+def import_storage(settings: LogSettings) -> None:
+    """Import what opening the storage will need, for a process that is about to fork supervisors.
+
+    Args:
+        settings: The settings.
+
+    Each supervisor would otherwise import it while its task runs. Only for S3: gcsfs may bring grpc, which must
+    not be there before a fork. What is missing is reported where the storage is opened.
+    """
+    backend = BACKENDS.get(settings.scheme)
+    if backend is None or backend.protocol != "s3":
+        return
+    with contextlib.suppress(ImportError):
+        importlib.import_module("s3fs")
+        if settings.conn_id:
+            importlib.import_module("airflow.providers.amazon.aws.hooks.s3")
 
 
 def open_with_connection(settings: LogSettings, uri: str | None) -> Store:

@@ -79,6 +79,6 @@ if _conf.getboolean("logging", "remote_logging"):
         log.error("Task logs stay local: %s", error)  # noqa: TRY400 - the message says all; a trace adds nothing
     else:
         if sys.argv[1:3] == ["celery", "worker"]:
-            from tradewind.logging.listener import sweep_when_celery_is_ready
+            from tradewind.logging.listener import prepare_celery_worker
 
-            sweep_when_celery_is_ready()
+            prepare_celery_worker()

@@ -34,6 +34,7 @@ __all__ = ["Shipper", "Stats"]
 log = logging.getLogger("tradewind.logging")
 
 LOOK_SECONDS = 1.0
+QUIET_LOOKS = 10
 RETRY_MOST_SECONDS = 30.0
 COMPLETE_MOST_SECONDS = 60.0
 COMPLETE_BYTES_PER_SECOND = 100e6
@@ -74,6 +75,7 @@ class _Stream:
     sealed: int = 0
     open_bytes: int = 0
     retries: int = 0
+    quiet_looks: int = 0
     finishing: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
     progressed: float = 0.0
@@ -356,8 +358,14 @@ class Shipper:
             now = time.monotonic()
             economy = now - stream.began > self.settings.economy_after_seconds
             interval = self.settings.economy_interval_seconds if economy else self.settings.flush_interval_seconds
+            stream.quiet_looks = 0
         else:
-            interval = min(LOOK_SECONDS, self.settings.flush_interval_seconds)
+            # What a look finds is sent at once. So a file that has been quiet, like the log of one of a triggerer's
+            # thousand waits, is looked at no more often than the interval asks for.
+            stream.quiet_looks += 1
+            interval = self.settings.flush_interval_seconds
+            if stream.quiet_looks < QUIET_LOOKS:
+                interval = min(LOOK_SECONDS, interval)
         stream.complete_at = looked
         stream.due = now + interval
         return False
