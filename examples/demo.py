@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 DAGS = Path(__file__).resolve().parent / "dags"
+POLICY = Path(__file__).resolve().with_name("policy.yaml")
 
 PYTHONS = ((3, 10), (3, 13))
 AIRFLOW = "3.3."
@@ -125,20 +126,18 @@ class Airflow:
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(self.port),
-            "AIRFLOW__CORE__AUTH_MANAGER": (
-                "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
-            ),
+            "AIRFLOW__CORE__AUTH_MANAGER": "tradewind.security.auth_manager.TradewindAuthManager",
             "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.home / "logs"),
             "AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": "tradewind.logging.settings.LOGGING_CONFIG",
             "AIRFLOW__LOGGING__REMOTE_BASE_LOG_FOLDER": f"file://{self.home / 'storage' / 'logs'}",
             "AIRFLOW__LOGGING__REMOTE_LOGGING": "True",
+            "AIRFLOW__TRADEWIND_SECURITY__AUDIT": f"table:,file://{self.home / 'audit'}",
+            "AIRFLOW__TRADEWIND_SECURITY__POLICY_FILE": str(POLICY),
             # A killed supervisor is noticed in seconds, so that nobody waits for the second attempt.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
@@ -188,10 +187,14 @@ class Airflow:
 
     def start(self, name: str) -> None:
         """Start one component in a session of its own, so that Ctrl-C reaches only us."""
+        environment = self.environment()
+        if name == "api-server":
+            # Only for the process that makes the user: tasks inherit what the scheduler has.
+            environment["AIRFLOW__TRADEWIND_SECURITY__ADMIN_PASSWORD"] = self.password
         with (self.home / "components" / f"{name}.log").open("ab") as output:
             self.processes[name] = subprocess.Popen(  # noqa: S603 - fixed arguments
                 [sys.executable, "-m", "airflow", *COMPONENTS[name]],
-                env=self.environment(),
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
