@@ -14,6 +14,16 @@ SCRIPT = f"/tradewind/static/footer.js?v={_assets.content_hash('footer.js')}"
 RUNTIME = "/tradewind/api/v1/runtime"
 
 
+def forget():
+    """Let the next application load the facts and the plugins anew, whatever ran in this process before."""
+    from airflow import plugins_manager
+
+    runtime_info.load.cache_clear()
+    for function in vars(plugins_manager).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
+
+
 @pytest.fixture(scope="module")
 def environment():
     set_here = {
@@ -23,9 +33,9 @@ def environment():
     }
     before = {name: os.environ.get(name) for name in set_here}
     os.environ.update(set_here)
-    runtime_info.load.cache_clear()
+    forget()
     yield
-    runtime_info.load.cache_clear()
+    forget()
     for name, value in before.items():
         if value is None:
             del os.environ[name]
