@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 # Tests that need something no wheel offers, or wheels that few people want; `.ci/run` installs it for them.
-_SPECIAL_MARKERS = ("azurite", "broker", "browser", "cloud", "fab", "image", "netns")
+_SPECIAL_MARKERS = ("azurite", "broker", "browser", "cloud", "fab", "image", "netns", "oidc")
 
 _HOME = Path(tempfile.mkdtemp(prefix="tradewind-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)

@@ -70,6 +70,21 @@ class Refreshed(Generic[T]):
         """
         return await self._refresh()
 
+    async def answering(self) -> T:
+        """Give the value of a source that answers now, or did `retry_seconds` ago.
+
+        Raises:
+            StoreUnavailableError: It did not answer when it was asked last.
+        """
+        with self._lock:
+            if self._value is not None and self._clock() - self._fetched_at < self._retry_seconds:
+                return self._value
+        value = await self._refresh()
+        with self._lock:
+            if self._fetched_at < self._tried_at:
+                raise StoreUnavailableError(self._failure)
+        return value
+
     def _under_way(self, now: float) -> bool:
         return self._pending is not None and not self._pending.done() and now - self._tried_at < _PATIENCE_SECONDS
 

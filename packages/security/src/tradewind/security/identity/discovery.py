@@ -87,6 +87,14 @@ class Provider:
         """
         return await self._metadata.get()
 
+    async def answering(self) -> Metadata:
+        """Give its metadata if it answers, for people who are about to be sent there.
+
+        Raises:
+            StoreUnavailableError: It does not answer, or its document can't be used.
+        """
+        return await self._metadata.answering()
+
     async def _fetch(self) -> Metadata:
         url = f"{self.issuer.issuer.rstrip('/')}/.well-known/openid-configuration"
         status, document = await request_json(

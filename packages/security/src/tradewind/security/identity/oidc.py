@@ -134,7 +134,7 @@ class LoginFlow:
         Raises:
             StoreUnavailableError: The provider does not answer.
         """
-        endpoint = (await self._provider.metadata()).authorization_endpoint
+        endpoint = (await self._provider.answering()).authorization_endpoint
         if endpoint is None:
             raise StoreUnavailableError(f"identity provider {self._issuer.name!r} has no endpoint for: login")
         transaction = Transaction(
