@@ -17,6 +17,7 @@ from jwt.algorithms import RSAAlgorithm
 from tradewind.security.exceptions import CredentialError, StoreUnavailableError
 from tradewind.security.identity.discovery import Provider, metadata_of
 from tradewind.security.identity.jwks import KeySet
+from tradewind.security.identity.oidc import LoginFlow
 from tradewind.security.policy.schema import Issuer
 
 if TYPE_CHECKING:
@@ -219,6 +220,20 @@ def test_a_loop_that_ended_in_the_middle_does_not_block_the_next(idp: IdentityPr
     asyncio.run(give_up())
     del idp.spoiled["/jwks"]
     assert asyncio.run(keys.key("a", "RS256")).key_id == "a"
+
+
+async def test_nobody_is_sent_to_a_provider_that_is_gone_while_its_document_still_serves(
+    idp: IdentityProvider, clock: Clock
+) -> None:
+    provider = Provider(idp.issuer(), timeout_seconds=2, clock=clock)
+    flow = LoginFlow(KeySet(provider))
+    await flow.begin("https://airflow.example/auth/callback", "/")
+    idp.spoiled[DISCOVERY] = (503, b"", 0.0)
+    await flow.begin("https://airflow.example/auth/callback", "/")
+    clock.now += 10
+    with pytest.raises(StoreUnavailableError):
+        await flow.begin("https://airflow.example/auth/callback", "/")
+    assert (await provider.metadata()).authorization_endpoint
 
 
 async def test_the_last_good_keys_serve_while_the_provider_is_down(
