@@ -60,7 +60,6 @@ def schema() -> dict[str, Any]:
             "indexes": sorted(inspector.get_indexes(table), key=str),
             "unique": sorted(inspector.get_unique_constraints(table), key=str),
             "foreign keys": sorted(inspector.get_foreign_keys(table), key=str),
-            "options": inspector.get_table_options(table),
         }
         for table in sorted(TABLES)
     }
