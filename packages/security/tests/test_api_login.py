@@ -339,6 +339,9 @@ def test_everything_works_below_a_path(airflow_with_ours, tmp_path, monkeypatch)
 
 def test_no_secret_reaches_a_log(server, caplog, capsys):
     caplog.set_level("DEBUG")
+    for client_log in ("httpx", "httpx2"):
+        # The test's own client, which is a browser here.
+        caplog.set_level("WARNING", client_log)
     server.user("alice", "ws_member@workspace/data")
     client = server.client()
     log_in(client, "alice", "a wrong passphrase")
