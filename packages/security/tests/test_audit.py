@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from tradewind.security import audit
 from tradewind.security.audit import AuditLog, purge, tail
 from tradewind.security.exceptions import SettingsError
 
@@ -213,9 +212,8 @@ def test_a_sink_that_fails_keeps_its_events_and_the_others_go_on(tmp_path, store
     log.close()
 
 
-def test_more_than_can_be_kept_is_counted_and_the_oldest_stay(folder, caplog, monkeypatch):
-    monkeypatch.setattr(audit, "_KEPT_EVENTS", 10)
-    log = AuditLog([folder.as_uri()], flush_seconds=60)
+def test_more_than_can_be_kept_is_counted_and_the_oldest_stay(folder, caplog):
+    log = AuditLog([folder.as_uri()], flush_seconds=60, kept_events=10)
     for number in range(25):
         log.record(f"event{number}", **WHO)
     assert log.flush()

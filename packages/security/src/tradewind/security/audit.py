@@ -34,7 +34,6 @@ __all__ = ["AuditEvent", "AuditLog", "purge", "tail"]
 
 log = logging.getLogger(__name__)
 
-_KEPT_EVENTS = 100_000
 _BATCH_EVENTS = 5_000
 _LONGEST_TEXT = 1_000
 _LONGEST_LINE = 48_000  # MySQL's TEXT has 64 KiB
@@ -129,7 +128,8 @@ class _Folder:
 
 
 class _Buffered:
-    def __init__(self, url: str, flush_seconds: float) -> None:
+    def __init__(self, url: str, flush_seconds: float, kept_events: int) -> None:
+        self._kept_events = kept_events
         self.kind = url.partition(":")[0]
         self._sink = _sink(url)
         self._reset()
@@ -148,7 +148,7 @@ class _Buffered:
     def add(self, event: AuditEvent) -> None:
         with self._lock:
             # The oldest stay: who floods the log does not erase what came before.
-            if len(self._events) < _KEPT_EVENTS:
+            if len(self._events) < self._kept_events:
                 self._events.append(event)
             else:
                 self._dropped += 1
@@ -167,7 +167,7 @@ class _Buffered:
                             "Audit events can't be written to %s: (%s). Up to %s are kept and tried again.",
                             self.kind,
                             type(error).__name__,
-                            _KEPT_EVENTS,
+                            self._kept_events,
                         )
                     self._failing = True
                     return False
@@ -207,13 +207,14 @@ class AuditLog:
     Args:
         sinks: Where to: `stdout:`, `table:` (table `tw_audit`), or URLs of folders (`file:///...`, `s3://...`).
         flush_seconds: How often to write.
+        kept_events: How many a sink that fails keeps until it can be written to again.
 
     Raises:
         SettingsError: A sink is none of these.
     """
 
-    def __init__(self, sinks: Sequence[str], flush_seconds: float = 5.0) -> None:
-        self._sinks = [_Buffered(url, flush_seconds) for url in sinks]
+    def __init__(self, sinks: Sequence[str], flush_seconds: float = 5.0, kept_events: int = 100_000) -> None:
+        self._sinks = [_Buffered(url, flush_seconds, kept_events) for url in sinks]
         atexit.register(self.close)
 
     def record(  # noqa: PLR0913  # each is a field of the event
