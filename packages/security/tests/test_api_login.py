@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from api_fixtures import PASSWORD, airflow_app, airflow_with_ours, made_app, server, serving
+from api_fixtures import PASSWORD, airflow_app, airflow_with_ours, server
 
 from tradewind.security.store import sessions, users
 
@@ -310,31 +310,6 @@ def test_what_somebody_types_is_text_on_the_page(server):
     page = client.get("/auth/account").text
     assert "&lt;img src=x" in page
     assert "<img src=x" not in page
-
-
-def test_everything_works_below_a_path(airflow_with_ours, tmp_path, monkeypatch):
-    import airflow.api_fastapi.app
-
-    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://acme.example/team/airflow")
-    # Airflow reads it when it is imported, which other tests have done.
-    monkeypatch.setattr(airflow.api_fastapi.app, "API_ROOT_PATH", "/team/airflow/")
-    with serving(made_app, airflow_with_ours, tmp_path, monkeypatch) as server:
-        server.user("alice")
-        client = server.client(base_url="https://acme.example")
-        page = client.get("/team/airflow/auth/login").text
-        assert 'action="/team/airflow/auth/login"' in page
-        assert 'href="/team/airflow/auth/static/pages.css"' in page
-        answer = client.post(
-            "/team/airflow/auth/login",
-            data={"username": "alice", "password": PASSWORD, "next": "/other/app"},
-            headers={"Origin": "https://acme.example"},
-        )
-        assert answer.headers["location"] == "/team/airflow/"
-        cookie = answer.headers.get_list("set-cookie")[0]
-        assert "Path=/team/airflow/;" in cookie
-        assert "; Secure" in cookie
-        assert client.get("/team/airflow/auth/whoami").json()["id"] == "alice"
-        assert client.get("/team/airflow/auth/logout").headers["location"] == "/team/airflow/auth/logged-out"
 
 
 def test_no_secret_reaches_a_log(server, caplog, capsys):

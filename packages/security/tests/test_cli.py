@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -126,12 +129,37 @@ def test_a_password_comes_from_the_environment_and_is_nowhere_in_the_output(cli,
     assert users.login("alice", PASSWORD).must_change_password
 
 
-def test_a_password_is_asked_for_twice_and_must_be_the_same(cli, monkeypatch):
-    typed = iter([PASSWORD, PASSWORD, "one thing here", "another thing"])
-    monkeypatch.setattr("getpass.getpass", lambda _: next(typed))
-    cli("users", "create", "alice")
+TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable, sys.argv[1:])"
+)
+
+
+def at_a_terminal(words: list[str], typed: list[str]) -> tuple[int, str]:
+    """Exit code and what is shown, of a process whose terminal somebody types at."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "airflow", "tradewind-auth", *words]
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL, *command], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    shown, asked = "", 0
+    with contextlib.suppress(OSError):  # Linux's way to say that the other side is closed
+        while data := os.read(ours, 4096):
+            shown += data.decode(errors="replace")
+            while asked < len(typed) and shown.count("Password") > asked:
+                os.write(ours, f"{typed[asked]}\n".encode())
+                asked += 1
+    os.close(ours)
+    return process.wait(60), shown
+
+
+def test_a_password_is_asked_for_twice_and_must_be_the_same(cli):
+    code, shown = at_a_terminal(["users", "create", "alice"], [PASSWORD, PASSWORD])
+    assert (code, PASSWORD in shown) == (0, False), shown
     assert users.login("alice", PASSWORD)
-    assert "differ" in cli.fails("users", "set-password", "alice")
+    code, shown = at_a_terminal(["users", "set-password", "alice"], ["one thing here", "another thing"])
+    assert code == 1
+    assert "differ" in shown
     assert users.login("alice", PASSWORD)
 
 
